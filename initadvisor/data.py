@@ -1,0 +1,208 @@
+"""What a batch is and how a model is called with it: one reading, shared by analysis, checks and trials."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import nn
+
+from initadvisor.errors import InputError
+
+TARGET_KEYS = ("labels", "label", "targets", "target", "y")
+"""Keys under which a dict batch may carry its target, tried in this order where the model does not take them itself."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch, taken apart: what the model is called with and what its output is compared to.
+
+    Attributes:
+        args: positional arguments of ``model``.
+        kwargs: keyword arguments of ``model``.
+        target: what a loss compares the output with, None where the model takes care of it (or there is none).
+        raw: the batch as the user gave it, for losses that take ``(model, batch)``.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    target: Any = None
+    raw: Any = None
+
+    def call(self, model: nn.Module) -> Any:
+        """The model's output on this batch."""
+        return model(*self.args, **self.kwargs)
+
+    @property
+    def size(self) -> int | None:
+        """Number of samples: the length of the first tensor's first axis; None where no input is a tensor."""
+        for tensor in tensors_in((self.args, dict(self.kwargs))):
+            if tensor.ndim:
+                return int(tensor.shape[0])
+        return None
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """All tensors in nested tuples, lists, mappings and dataclass-like outputs, in order.
+
+    Example:
+        >>> [t.shape[0] for t in tensors_in({"a": torch.zeros(2), "b": [torch.zeros(3)]})]
+        [2, 3]
+    """
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors_in(item)
+    elif hasattr(value, "__dict__") and not isinstance(value, (nn.Module, type)):
+        yield from tensors_in(vars(value))
+
+
+def map_tensors(value: Any, fn: Any) -> Any:
+    """``value`` with ``fn`` applied to every tensor in nested tuples, lists and mappings; other objects as they are.
+
+    Objects with a ``to`` method of their own (torch_geometric's ``Data``) are left to the caller.
+    """
+    if isinstance(value, torch.Tensor):
+        return fn(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(map_tensors(v, fn) for v in value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(map_tensors(v, fn) for v in value)
+    if isinstance(value, dict):
+        return {k: map_tensors(v, fn) for k, v in value.items()}
+    return value
+
+
+def _accepts(model: nn.Module, count: int, names: Iterable[str]) -> bool | None:
+    """Whether ``model.forward`` binds that many positional and those keyword arguments; None where unknowable."""
+    try:
+        signature = inspect.signature(model.forward)
+    except (TypeError, ValueError):
+        return None
+    try:
+        signature.bind(*([None] * count), **dict.fromkeys(names))
+    except TypeError:
+        return False
+    return True
+
+
+def _split_mapping(model: nn.Module, batch: Mapping[str, Any]) -> Batch:
+    keywords = {str(k): v for k, v in batch.items()}
+    if _accepts(model, 0, keywords) is not False:
+        target = next((keywords[k] for k in TARGET_KEYS if k in keywords), None)
+        return Batch((), keywords, target, batch)
+    for key in TARGET_KEYS:
+        if key in keywords:
+            rest = {k: v for k, v in keywords.items() if k != key}
+            if _accepts(model, 0, rest) is not False:
+                return Batch((), rest, keywords[key], batch)
+            if len(rest) == 1 and _accepts(model, 1, ()) is not False:
+                return Batch(tuple(rest.values()), {}, keywords[key], batch)
+    raise InputError(
+        f"the dict batch has keys {sorted(keywords)}, which {type(model).__name__}.forward does not take; "
+        f"name the target one of {', '.join(TARGET_KEYS)}, or give the batch as (inputs, target)"
+    )
+
+
+def split_batch(model: nn.Module, batch: Any) -> Batch:
+    """Take one batch apart.
+
+    A tensor is the model's only input. ``(x, y)`` is input and target, unless ``forward`` needs both, in which case both
+    are inputs. Of a longer tuple the last item is the target if ``forward`` takes one less. A dict is keyword arguments,
+    less its target where ``forward`` does not take that. Anything else (a graph object) is the only input, its ``y``
+    the target.
+
+    Args:
+        model: the module that will be called.
+        batch: a batch as a loader yields it.
+
+    Raises:
+        InputError: the model's ``forward`` cannot take it, whichever way it is read.
+
+    Example:
+        >>> b = split_batch(nn.Linear(3, 2), (torch.zeros(5, 3), torch.zeros(5, dtype=torch.long)))
+        >>> len(b.args), b.target.shape, b.size
+        (1, torch.Size([5]), 5)
+    """
+    if isinstance(batch, Batch):
+        return batch
+    if isinstance(batch, torch.Tensor):
+        return Batch((batch,), {}, None, batch)
+    if isinstance(batch, Mapping):
+        return _split_mapping(model, batch)
+    if isinstance(batch, (tuple, list)):
+        items = tuple(batch)
+        if not items:
+            raise InputError("the batch is empty; give (inputs, target), a dict, or a loader of such batches")
+        if len(items) == 1:
+            inner = split_batch(model, items[0])
+            return Batch(inner.args, inner.kwargs, inner.target, batch)
+        *inputs, target = items
+        if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+            return Batch((), dict(inputs[0]), target, batch)
+        if _accepts(model, len(inputs), ()) is not False:
+            return Batch(tuple(inputs), {}, target, batch)
+        if _accepts(model, len(items), ()):
+            return Batch(items, {}, None, batch)
+        raise InputError(
+            f"the batch has {len(items)} parts, but {type(model).__name__}.forward takes neither "
+            f"{len(inputs)} (the last being the target) nor {len(items)}; give (inputs, target) or a dict"
+        )
+    return Batch((batch,), {}, getattr(batch, "y", None), batch)
+
+
+def _is_one_batch(sample: Any) -> bool:
+    if isinstance(sample, (torch.Tensor, Mapping, Batch)):
+        return True
+    if isinstance(sample, tuple):
+        return True
+    if isinstance(sample, list):
+        # [x, y] as a DataLoader's default collate yields it; a list of tuples or dicts is several batches.
+        return bool(sample) and isinstance(sample[0], torch.Tensor)
+    return not isinstance(sample, Iterable) or hasattr(sample, "to_dict")  # graph objects iterate over their fields
+
+
+def first_batch(model: nn.Module, sample: Any) -> Batch:
+    """The batch to look at: ``sample`` itself, or the first of an iterable of batches (which is read only that far)."""
+    return next(iter(batches_of(model, sample, limit=1)))
+
+
+def batches_of(model: nn.Module, sample: Any, *, limit: int) -> list[Batch]:
+    """Up to ``limit`` batches of one batch, a sequence of batches or a loader, each taken apart.
+
+    Raises:
+        InputError: the iterable is empty, or an iterator that is already used up.
+    """
+    if _is_one_batch(sample):
+        return [split_batch(model, sample)]
+    found = [split_batch(model, b) for b in islice(iter(sample), limit)]
+    if not found:
+        raise InputError("the loader yielded no batch; give at least one (an iterator can be read only once)")
+    return found
+
+
+def check_finite(batch: Batch) -> None:
+    """Raise where floating-point data hold NaN or infinity, naming which part and how many.
+
+    Raises:
+        InputError: with the count of bad values.
+    """
+    for what, part in (("inputs", (batch.args, dict(batch.kwargs))), ("target", batch.target)):
+        for index, tensor in enumerate(tensors_in(part)):
+            if tensor.is_meta or not (tensor.is_floating_point() or tensor.is_complex()):
+                continue
+            # Masks hold -inf on purpose; NaN never is.
+            bad = int(torch.isnan(tensor).sum())
+            if bad:
+                raise InputError(
+                    f"the batch's {what} (tensor {index}, shape {tuple(tensor.shape)}) hold {bad} NaN values; "
+                    "clean or mask the data first"
+                )

@@ -1,0 +1,61 @@
+"""Errors a user can act on: one line that names what is wrong and how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InitAdvisorError(Exception):
+    """Base of every error this package raises on purpose.
+
+    The command line prints its message on one line and exits with code 2; nothing of the user's has been changed when
+    it is raised.
+    """
+
+
+class InputError(InitAdvisorError):
+    """The model, batch, loss, optimizer or another argument cannot be used as given."""
+
+
+class TargetError(InitAdvisorError):
+    """A command-line target (``package.module:name`` or ``file.py:name``) cannot be loaded."""
+
+
+class AnalysisError(InitAdvisorError):
+    """The model could not be read; the model's own error is quoted."""
+
+
+class RegistryError(InitAdvisorError):
+    """An initializer, rule or scheme name is unknown, or registered twice."""
+
+
+class SchemeError(InitAdvisorError):
+    """A scheme does not fit the model: a parameter is missing, unmatched, matched twice or of another shape."""
+
+
+class VerificationError(InitAdvisorError):
+    """A tensor read back after filling does not have the statistics its initializer declares."""
+
+
+class RecipeError(InitAdvisorError):
+    """A recipe file cannot be read or does not validate; the message gives line and field."""
+
+
+class StorageError(InitAdvisorError):
+    """An Optuna storage cannot be opened, or holds a study of something else."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Sentence part that suggests the known name closest to a mistyped one.
+
+    Example:
+        >>> nearest("xavier_nromal", ["xavier_normal", "orthogonal"])
+        'did you mean "xavier_normal"?'
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f'did you mean "{close[0]}"?'
+    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    return f"known: {shown}"

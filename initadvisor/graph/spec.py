@@ -1,0 +1,211 @@
+"""What the analysis says about a model: frozen values, read by rules, reports and checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+
+import torch
+
+from initadvisor.types import Fans, Role, Slice
+
+
+class Confidence(StrEnum):
+    """How sure the analysis is of a role. Rules treat anything but ``CERTAIN`` conservatively, never with zeros."""
+
+    CERTAIN = "certain"  # the executed ops allow no other reading
+    INFERRED = "inferred"  # follows from the surroundings by a rule that has exceptions
+    WEAK = "weak"  # a guess, and said so
+
+
+class NormStyle(StrEnum):
+    """Where normalisation sits relative to a residual branch."""
+
+    PRE_NORM = "pre_norm"
+    POST_NORM = "post_norm"
+    INNER_NORM = "inner_norm"  # inside the branch, as in a BatchNorm ResNet
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class ParamSpec:
+    """One parameter as the executed ops use it.
+
+    Attributes:
+        path: dotted name as in ``model.named_parameters()``; of tied parameters the first.
+        shape: sizes of the tensor.
+        dtype: its element type.
+        role: what it does.
+        fan_in, fan_out: connection counts by use; of a packed tensor those of one part; 0 where they mean nothing.
+        slices: the parts of a packed tensor, empty otherwise.
+        activation: name of the nonlinearity its output meets next, through bias, norm, dropout, pooling and reshape;
+            ``"none"`` where there is none.
+        norm_before: the normalisation op its input comes from (``"layer_norm"``), or None.
+        norm_after: the normalisation op between its output and the next nonlinearity or sum, or None.
+        branch: index into ``ModelSpec.branches``, or None for what is not on a residual branch.
+        branch_last: its output is what the branch adds to the stream (of a norm scale: the norm ends the branch).
+        depth: 1-based count of weight layers on the longest path from the input up to and with this one; biases and
+            norm parameters carry that of the weight before them (0 where no weight comes before).
+        tied_to: path of the first parameter that shares its storage, or None.
+        protected: why it must not be filled (``"frozen"``, ``"integer"``, ``"quantized"``, ``"user"``), or None.
+        confidence: how sure the role is.
+        op: canonical name of the op that consumes it (``"linear"``, ``"conv2d"``, ``"lstm"``, ``"einsum"``).
+        fans: connection counts together with the axes they belong to; None where they mean nothing.
+        activation_args: constants of the activation (``(("negative_slope", 0.2),)``, ``(("omega", 30.0),)``).
+        input_activation: name of the nonlinearity its input has just been through, or ``"none"``.
+        input_activation_args: its constants.
+        gate_partner: path of the weight whose output multiplies this one's, or None.
+        bias_of: for biases: path of the weight; for norm parameters: the weight whose output is normalised.
+        branch_scale: path of the LayerScale or ReZero factor that multiplies this branch, or None.
+        uses: how many times the forward pass used it (shared modules).
+        module_type: class name of the owning module, for display and for torch's own defaults; never for roles.
+        note: a remark for the report (why the confidence is low, what was assumed).
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    role: Role
+    fan_in: float = 0.0
+    fan_out: float = 0.0
+    slices: tuple[Slice, ...] = ()
+    activation: str = "none"
+    norm_before: str | None = None
+    norm_after: str | None = None
+    branch: int | None = None
+    branch_last: bool = False
+    depth: int = 0
+    tied_to: str | None = None
+    protected: str | None = None
+    confidence: Confidence = Confidence.CERTAIN
+    op: str = ""
+    fans: Fans | None = None
+    activation_args: tuple[tuple[str, float], ...] = ()
+    input_activation: str = "none"
+    input_activation_args: tuple[tuple[str, float], ...] = ()
+    gate_partner: str | None = None
+    bias_of: str | None = None
+    branch_scale: str | None = None
+    uses: int = 1
+    module_type: str = ""
+    note: str = ""
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One residual branch: what is computed between a fork of the stream and the sum that joins it again.
+
+    Attributes:
+        index: position in ``ModelSpec.branches``, in execution order.
+        params: paths of the weights on the branch, in execution order.
+        length: weight layers along its longest path (Fixup's ``m``).
+        last: paths of the weights whose output reaches the sum with no other weight between.
+        last_norm: path of the norm scale that ends the branch, or None.
+        scale: path of a learned factor on the branch (LayerScale, ReZero), or None.
+        constant: fixed factor on the branch, 1.0 where there is none.
+        style: where normalisation sits.
+        parallel: indices of branches that join the stream from the same fork (attention and MLP side by side).
+    """
+
+    index: int
+    params: tuple[str, ...]
+    length: int
+    last: tuple[str, ...]
+    last_norm: str | None = None
+    scale: str | None = None
+    constant: float = 1.0
+    style: NormStyle = NormStyle.NONE
+    parallel: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageGap:
+    """A parameter the analysis did not understand, with the op that used it."""
+
+    path: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What was and what was not understood; heads every report.
+
+    Attributes:
+        total: trainable parameters (tensors) of the model.
+        understood: those with a role other than unknown or unused.
+        unknown: the others, each with its op.
+        unused: parameters no executed op touched in this forward pass.
+        weak: parameters whose role is a weak guess.
+        opaque_ops: names of ops on the path of weights whose effect on the signal is not known.
+    """
+
+    total: int
+    understood: int
+    unknown: tuple[CoverageGap, ...] = ()
+    unused: tuple[str, ...] = ()
+    weak: tuple[str, ...] = ()
+    opaque_ops: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """True where every trainable parameter has a role."""
+        return not self.unknown and not self.unused
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The whole reading of a model.
+
+    Attributes:
+        params: every parameter, in ``named_parameters(remove_duplicate=False)`` order; of tied parameters the later
+            ones have ``tied_to`` set.
+        branches: residual branches in execution order.
+        depth: weight layers on the longest path from input to output.
+        coverage: what was not understood.
+        fingerprint: hash of paths, shapes and roles; equal for two instances of one architecture.
+        residual_depth: number of branches on the longest path (GPT-2's 2L).
+        output_classes: size of the output's last axis where an output layer was found, else None.
+        custom_activations: callables for activations that have no standard name, by the name used in ``activation``.
+    """
+
+    params: tuple[ParamSpec, ...]
+    branches: tuple[Branch, ...]
+    depth: int
+    coverage: Coverage
+    fingerprint: str
+    residual_depth: int = 0
+    output_classes: int | None = None
+    custom_activations: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    @cached_property
+    def _by_path(self) -> dict[str, ParamSpec]:
+        return {p.path: p for p in self.params}
+
+    def __getitem__(self, path: str) -> ParamSpec:
+        """The parameter at ``path``; KeyError where there is none."""
+        return self._by_path[path]
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._by_path
+
+    @property
+    def fillable(self) -> tuple[ParamSpec, ...]:
+        """Parameters a scheme may fill: neither protected nor a second name of a tied tensor."""
+        return tuple(p for p in self.params if p.protected is None and p.tied_to is None)
+
+    def with_role(self, *roles: Role) -> tuple[ParamSpec, ...]:
+        """Parameters that have one of ``roles``, in model order."""
+        return tuple(p for p in self.params if p.role in roles)

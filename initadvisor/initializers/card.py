@@ -1,0 +1,126 @@
+"""The plug point of initializers: a pure function, what it declares, and a card that says when it is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from initadvisor.errors import RegistryError, nearest
+from initadvisor.types import Fans
+
+
+class Initializer(Protocol):
+    """Makes one new tensor; no module, no global random state, no guessing of fans."""
+
+    def __call__(
+        self,
+        shape: tuple[int, ...],
+        fans: Fans,
+        *,
+        gain: float,
+        generator: torch.Generator,
+        dtype: torch.dtype,
+        **args: float | str,
+    ) -> torch.Tensor:
+        """A CPU tensor of ``shape`` and ``dtype``; drawn in float32 at least and cast."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a filled tensor must look like when it is read back.
+
+    Attributes:
+        mean: expected mean of the elements; None where it is not fixed.
+        std: expected standard deviation; None where it is not fixed.
+        low, high: hard bounds of the elements; None where unbounded.
+        exact: the whole tensor is determined (constants, identity, Hadamard): read back means equal.
+    """
+
+    mean: float | None = 0.0
+    std: float | None = None
+    low: float | None = None
+    high: float | None = None
+    exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameter:
+    """An argument of an initializer: its default and what it may be."""
+
+    default: float | str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    log: bool = False
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """Everything there is to know about one initializer.
+
+    Attributes:
+        name: unique stem, torch's where torch has one (``kaiming_normal``).
+        fn: the pure function.
+        declare: ``(shape, fans, gain, args) -> Declared``: the statistics to verify after filling.
+        summary: one line.
+        formula: in plain text.
+        right_when, wrong_when: one sentence each.
+        args: hyperparameters beyond ``gain``.
+        references: keys of :mod:`initadvisor.references`.
+        aliases: other names of the field (``he_normal``).
+        deviation: where we deviate from the source, empty where we do not.
+        min_dims: least number of axes of a tensor it can fill.
+    """
+
+    name: str
+    fn: Initializer
+    declare: Callable[[tuple[int, ...], Fans, float, Mapping[str, float | str]], Declared]
+    summary: str
+    formula: str
+    right_when: str
+    wrong_when: str
+    args: Mapping[str, Hyperparameter] = field(default_factory=dict)
+    references: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    deviation: str = ""
+    min_dims: int = 0
+
+
+_CARDS: dict[str, Card] = {}
+_ALIASES: dict[str, str] = {}
+
+
+def register(card: Card) -> Card:
+    """Add a card.
+
+    Raises:
+        RegistryError: the name or an alias is taken.
+    """
+    for name in (card.name, *card.aliases):
+        if name in _CARDS or name in _ALIASES:
+            raise RegistryError(f'initializer "{name}" is registered twice')
+    _CARDS[card.name] = card
+    _ALIASES.update(dict.fromkeys(card.aliases, card.name))
+    return card
+
+
+def get(name: str) -> Card:
+    """The card called ``name`` (or aliased so).
+
+    Raises:
+        RegistryError: unknown; the nearest name is in the message.
+    """
+    found = _CARDS.get(_ALIASES.get(name, name))
+    if found is None:
+        raise RegistryError(f'unknown initializer "{name}"; {nearest(name, [*_CARDS, *_ALIASES])}')
+    return found
+
+
+def cards() -> Iterator[Card]:
+    """All cards, by name."""
+    return iter(sorted(_CARDS.values(), key=lambda c: c.name))

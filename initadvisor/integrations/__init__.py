@@ -1,0 +1,1 @@
+"""Thin adapters for other frameworks; optional imports live only here."""
