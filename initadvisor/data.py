@@ -115,10 +115,10 @@ def _split_mapping(model: nn.Module, batch: Mapping[str, Any]) -> Batch:
 def split_batch(model: nn.Module, batch: Any) -> Batch:
     """Take one batch apart.
 
-    A tensor is the model's only input. ``(x, y)`` is input and target, unless ``forward`` needs both, in which case both
-    are inputs. Of a longer tuple the last item is the target if ``forward`` takes one less. A dict is keyword arguments,
-    less its target where ``forward`` does not take that. Anything else (a graph object) is the only input, its ``y``
-    the target.
+    A tensor is the model's only input. ``(x, y)`` is input and target, unless ``forward`` needs both, in which case
+    both are inputs. Of a longer tuple the last item is the target if ``forward`` takes one less. A dict is keyword
+    arguments, less its target where ``forward`` does not take that. Anything else (a graph object) is the only input,
+    its ``y`` the target.
 
     Args:
         model: the module that will be called.

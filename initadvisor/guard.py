@@ -19,9 +19,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 _HOOK_TABLES = tuple(
-    name
-    for name in vars(nn.Module())
-    if name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called"))
+    name for name in vars(nn.Module()) if name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called"))
 )
 """Every hook table of ``nn.Module`` in this torch version, read from an instance so that new ones are covered."""
 
@@ -120,7 +118,8 @@ def preserve_model(model: nn.Module, *, weights: bool = False) -> Iterator[None]
             for key, p in tensors.items():
                 if key in values:
                     p.data.copy_(values[key])
-                p.requires_grad_(requires[key])
+                if p.requires_grad != requires[key]:
+                    p.requires_grad_(requires[key])
                 p.grad = grads[key]
                 kept = grads[key]
                 if kept is not None and key in grad_values:
@@ -131,6 +130,7 @@ def preserve_model(model: nn.Module, *, weights: bool = False) -> Iterator[None]
 
 def _put_back(table: dict[str, Any], saved: dict[str, Any]) -> None:
     """Make ``table`` hold exactly what ``saved`` holds, in place, since modules hand out references to it."""
-    if list(table.items()) != list(saved.items()):
+    same = list(table) == list(saved) and all(table[key] is value for key, value in saved.items())
+    if not same:
         table.clear()
         table.update(saved)

@@ -1,4 +1,4 @@
-"""Citations as data: every card, rule and check names keys of this table; ``advice.bibtex()`` prints those that fired."""
+"""Citations as data: cards, rules and checks name keys of this table; ``advice.bibtex()`` prints those that fired."""
 
 from __future__ import annotations
 
