@@ -1,0 +1,12 @@
+"""All tasks by name. :data:`TASKS` keeps the order they are trained in: round-robin over families."""
+
+from __future__ import annotations
+
+from benchmarks.regret.task import Task, round_robin
+from benchmarks.regret.tasks import attention, convolutional, dense, other, recurrent
+
+TASKS: dict[str, Task] = {}
+for _task in round_robin([*dense.TASKS, *convolutional.TASKS, *recurrent.TASKS, *attention.TASKS, *other.TASKS]):
+    if _task.name in TASKS:
+        raise ValueError(f'task "{_task.name}" is registered twice')
+    TASKS[_task.name] = _task
