@@ -1,0 +1,252 @@
+"""What the user types: commands, their help, and one place where every error becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from initadvisor.cli import options
+from initadvisor.cli.outcome import EXIT_CODES, PROGRAM, ExitCode, complain, message_of
+from initadvisor.cli.settings import find_pyproject, read_defaults
+from initadvisor.errors import InitAdvisorError
+
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+"""The command-line parser's own complaint; its module is private in some versions, this base is not."""
+
+app = typer.Typer(
+    name=PROGRAM,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help reads well piped and at 60 columns
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=f"""\b
+Start here:
+  initadvisor advise examples/digits_mlp.py --out recipe.yaml
+  initadvisor analyze examples/char_lm.py
+  initadvisor check examples/digits_mlp.py
+
+\b
+A target is a file or module that gives (model, data):
+  def target():
+      return MyModel(), my_dataloader
+
+{EXIT_CODES}
+
+Defaults can stand in pyproject.toml under [tool.initadvisor]
+(budget = "fast") or [tool.initadvisor.advise].""",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from initadvisor import __version__
+
+        typer.echo(f"{PROGRAM} {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """How should I initialise this network?
+
+    Reads a PyTorch model's graph, proposes initializers, tries them in short trainings and says what to use, or that it
+    does not matter.
+    """
+    file = find_pyproject(Path.cwd())
+    if file is not None:
+        context.default_map = read_defaults(file, _options_of_commands(context))
+
+
+def _options_of_commands(context: typer.Context) -> dict[str, frozenset[str]]:
+    group: Any = context.command
+    return {
+        name: frozenset(p.name for p in command.params if p.param_type_name == "option" and p.name)
+        for name, command in group.commands.items()
+    }
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  initadvisor advise examples/digits_mlp.py
+  initadvisor advise train.py:build --lr 0.01,0.1 --steps 5000 --out recipe.yaml
+  initadvisor advise my.package:build --budget 5m --storage sqlite:///study.db
+  initadvisor advise train.py --json > advice.json"""
+)
+def advise(
+    target: options.TargetText,
+    budget: options.Budget = None,
+    lr: options.Rate = None,
+    steps: options.Steps = None,
+    candidate: options.Candidates = None,
+    protect: options.Protect = None,
+    seed: options.Seed = None,
+    device: options.Device = None,
+    storage: options.Storage = None,
+    study_name: options.StudyName = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the recipe (YAML).", dir_okay=False)
+    ] = None,
+    html: options.Html = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+) -> None:
+    """Try initializations in short trainings and say which to use, why, and how sure that is.
+
+    Flags win over what the target gives. Ctrl-C stops the trials and gives the advice that the finished ones allow.
+    """
+    from initadvisor.cli.advising import Outputs, run_advise
+
+    given = {
+        "budget": None if budget is None else options.read_budget(budget),
+        "lr": None if lr is None else options.read_rate(lr),
+        "steps": steps,
+        "candidates": tuple(candidate) if candidate else None,
+        "protect": list(protect) if protect else None,
+        "seed": seed,
+        "device": device,
+        "storage": storage,
+        "study_name": study_name,
+    }
+    overrides = {key: value for key, value in given.items() if value is not None}
+    run_advise(target, overrides, Outputs(out, html, as_json, quiet, no_color))
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  initadvisor analyze examples/char_lm.py
+  initadvisor analyze train.py:build --full
+  initadvisor analyze train.py --json | jq '.spec.params[].role'"""
+)
+def analyze(
+    target: options.TargetText,
+    full: Annotated[bool, typer.Option("--full", help="List biases and norm parameters too.")] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+) -> None:
+    """Read the model without training: role, fans, activation and branch of every weight.
+
+    What was not understood comes first.
+    """
+    from initadvisor.cli.reading import run_analyze
+
+    run_analyze(target, full=full, as_json=as_json, quiet=quiet, no_color=no_color)
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  initadvisor apply recipe.yaml train.py:build --out weights.safetensors
+  initadvisor apply recipe.yaml train.py --seed 3 --out weights.pt"""
+)
+def apply(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).", show_default=False)],
+    target: options.TargetText,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Write the filled weights (.safetensors, .pt or .pth)."),
+    ] = None,
+    seed: options.Seed = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+) -> None:
+    """Fill the target's model as a recipe says, and write its weights.
+
+    The same recipe, seed and architecture give the same weights, bit for bit.
+    """
+    from initadvisor.cli.recipes import run_apply
+
+    run_apply(recipe, target, out=out, seed=seed, as_json=as_json, quiet=quiet, no_color=no_color)
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  initadvisor report advice.json
+  initadvisor report advice.json --html advice.html"""
+)
+def report(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What advise --json wrote.", show_default=False)],
+    html: options.Html = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+) -> None:
+    """Show a saved advice again, in the terminal or as HTML."""
+    from initadvisor.cli.advising import run_report
+
+    run_report(file, html=html, as_json=as_json, quiet=quiet, no_color=no_color)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Args:
+        argv: words after the program's name; None takes the process's.
+
+    Returns:
+        The exit code: see :class:`initadvisor.cli.outcome.ExitCode`.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    command: Any = typer.main.get_command(app)
+    try:
+        code = command.main(args=words, prog_name=PROGRAM, standalone_mode=False)
+    except InitAdvisorError as error:
+        complain(message_of(error))
+        return ExitCode.BAD_INPUT
+    except (KeyboardInterrupt, typer.Abort):
+        complain("interrupted before any advice was possible")
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        return _pipe_closed()
+    except _UsageError as error:
+        return _misused(error)
+    except Exception as error:  # noqa: BLE001 - the last resort: nothing below may end in a bare traceback
+        return _unexpected(error, words)
+    return int(code) if isinstance(code, int) else ExitCode.OK
+
+
+def _misused(error: Any) -> int:
+    """The words on the command line make no sense."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else PROGRAM
+    message = error.format_message()
+    if not message:  # no command at all: its help has been printed
+        return ExitCode.BAD_INPUT
+    complain(f"{message.rstrip('.')} (see {path} --help)")
+    return ExitCode.BAD_INPUT
+
+
+def _unexpected(error: Exception, words: Sequence[str]) -> int:
+    """The user's own code raised (one line), or ours did (a bug: the traceback is what helps)."""
+    from initadvisor.target import place_in_users_code
+
+    told = place_in_users_code(error, words)
+    if told is not None:
+        complain(told)
+        return ExitCode.BAD_INPUT
+    traceback.print_exception(error)
+    complain(f"this is a bug in initadvisor ({type(error).__name__}); please report it with the lines above")
+    return ExitCode.BUG
+
+
+def _pipe_closed() -> int:
+    """The reader of our output (``| head``) has gone: end quietly, and keep Python from complaining at exit."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ExitCode.OK

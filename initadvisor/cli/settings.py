@@ -1,0 +1,65 @@
+"""Defaults from ``[tool.initadvisor]`` of the nearest pyproject.toml."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from initadvisor.errors import InputError, nearest
+
+SECTION = "tool.initadvisor"
+
+
+def find_pyproject(start: Path) -> Path | None:
+    """The nearest pyproject.toml in ``start`` or a folder above it."""
+    return next((f for d in (start, *start.parents) if (f := d / "pyproject.toml").is_file()), None)
+
+
+def read_defaults(file: Path, commands: Mapping[str, frozenset[str]]) -> dict[str, dict[str, Any]]:
+    """Defaults per command.
+
+    Keys of ``[tool.initadvisor]`` apply to every command that has such an option; those of
+    ``[tool.initadvisor.advise]`` to that command only, and win. Dashes and underscores are the same.
+
+    Args:
+        file: a pyproject.toml.
+        commands: name of each command -> names of its options.
+
+    Raises:
+        InputError: not TOML, or a key no command knows.
+    """
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{file}: {error}") from error
+    tool = document.get("tool", {})
+    section = tool.get("initadvisor", {}) if isinstance(tool, dict) else {}
+    if not isinstance(section, dict):
+        raise InputError(f"{file}: [{SECTION}] is not a table")
+    anywhere = frozenset().union(*commands.values())
+    shared = {k: v for k, v in section.items() if not isinstance(v, dict)}
+    own = {k: v for k, v in section.items() if isinstance(v, dict)}
+    for name in own:
+        if name not in commands:
+            raise InputError(f"{file}: [{SECTION}.{name}] is no command; {nearest(name, commands)}")
+    defaults: dict[str, dict[str, Any]] = {}
+    for command, options in commands.items():
+        values = _checked(file, SECTION, shared, anywhere)
+        chosen = {k: v for k, v in values.items() if k in options}
+        chosen.update(_checked(file, f"{SECTION}.{command}", own.get(command, {}), options))
+        defaults[command] = chosen
+    return defaults
+
+
+def _checked(file: Path, section: str, values: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    found = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            shown = sorted(k.replace("_", "-") for k in known)
+            raise InputError(f'{file}: [{section}] has "{key}", which is no option; {nearest(key, shown)}')
+        # The command line reads text; a number of the file is its text, a list stays a list.
+        found[name] = value if isinstance(value, (bool, list)) else str(value)
+    return found

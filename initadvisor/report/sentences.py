@@ -1,0 +1,262 @@
+"""The advice in plain words: every sentence that the terminal and the HTML report share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from initadvisor.evidence import Evidence
+from initadvisor.graph.spec import Coverage
+from initadvisor.report.contrast import confirmed_loss, other_scheme
+from initadvisor.report.folding import fold_paths
+from initadvisor.report.numbers import count, duration, number, p_value, plural, rate, share
+from initadvisor.schemes.scheme import Scheme
+from initadvisor.trials.result import RankingEntry, SignalFlow, Status, Verdict
+from initadvisor.types import CURRENT
+
+STEADY = 10.0
+"""Signal that changes by less than this factor over the whole depth is called steady: one decade is what float32
+training tolerates without a second thought (normalised networks drift that much)."""
+
+MANY_DEAD = 0.5
+"""Share of dead or saturated units from which a layer is worth a sentence."""
+
+SHOWN_PATHS = 3
+"""Folded paths named in one line before the rest are counted."""
+
+
+def headline(evidence: Evidence) -> str:
+    """What to do, in one sentence."""
+    decision = evidence.race.decision
+    if decision.verdict is Verdict.SWITCH:
+        text = f'Use "{decision.scheme}" at learning rate {rate(decision.lr)}: {_gain(evidence)}.'
+    elif decision.verdict is Verdict.KEEP:
+        tried = other_scheme(evidence) != CURRENT
+        why = "nothing tried was reliably better" if tried else "nothing else was tried"
+        text = f"Keep the weights as they are, at learning rate {rate(decision.lr)}: {why}."
+    else:
+        name = decision.challenger
+        why = f'"{name}" may be better, but the trials cannot tell it from chance'
+        if not name or name == CURRENT:
+            why = "too few trials were done to say anything"
+        text = f"Undecided, so keep the weights as they are: {why}."
+    return text
+
+
+def _gain(evidence: Evidence) -> str:
+    decision = evidence.race.decision
+    where = f"after {count(decision.horizon)} steps"
+    old, new = confirmed_loss(evidence, CURRENT), confirmed_loss(evidence, decision.scheme)
+    if math.isinf(decision.effect):
+        return f"the current weights fail on every fresh seed within {count(decision.horizon)} steps, it on none"
+    if old is not None and new is not None and math.isfinite(new):
+        return f"held-out loss {number(new)} instead of {number(old)} {where}"
+    return f"held-out loss lower by {number(decision.effect)} {where}"
+
+
+def interruption(evidence: Evidence) -> str:
+    """A sentence where the user stopped the trials, else empty."""
+    if not evidence.race.decision.interrupted:
+        return ""
+    return "Stopped early: this is what the finished trials allow, not a full answer."
+
+
+def effect(evidence: Evidence) -> str:
+    """The effect with its interval, in plain words."""
+    decision = evidence.race.decision
+    if not decision.seeds:
+        return "No confirmation on fresh seeds was run, so no effect can be stated."
+    trained = f"{plural(decision.seeds, 'fresh seed')}, {plural(decision.horizon, 'step')} each"
+    if math.isinf(decision.effect):
+        dies, lives = ("current", decision.challenger) if decision.effect > 0 else (decision.challenger, "current")
+        return (
+            f'On {trained}: "{dies}" fails on every seed and "{lives}" on none ({p_value(decision.p)}, exact binomial).'
+        )
+    if math.isnan(decision.effect):
+        return f"On {trained}, the difference could not be measured."
+    level = f"{100 * decision.confidence:.0f}% interval"
+    low, high = decision.interval
+    worth = rate(decision.smallest_effect)
+    direction = "lower" if decision.effect >= 0 else "higher"
+    size = number(abs(decision.effect))
+    measured = (
+        f'With "{decision.challenger}" held-out loss is {size} {direction} than with the current weights '
+        f"({level} of the improvement: {number(low)} to {number(high)}), each at its own best learning rate, "
+        f"on {trained}."
+    )
+    if decision.verdict is Verdict.SWITCH:
+        verdict = f"That this improvement is not above the {worth} worth a change: {p_value(decision.p)}."
+    elif high < decision.smallest_effect:
+        verdict = f"Even the upper end is less than the {worth} that would be worth a change."
+    else:
+        verdict = f"That is not enough to promise an improvement of {worth} ({p_value(decision.p)})."
+    return f"{measured} {verdict}"
+
+
+def coverage_gaps(found: Coverage) -> tuple[str, ...]:
+    """What was not understood, a line each; empty where nothing is missing."""
+    lines = []
+    if not found.complete:
+        missing = found.total - found.understood
+        told = plural(found.total, "trainable tensor")
+        lines.append(f"{missing} of {told} not understood; they are left as they came.")
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for gap in found.unknown:
+        by_reason.setdefault((gap.op, gap.reason), []).append(gap.path)
+    lines += [f"{listing(paths)}: {reason} (op {op})" for (op, reason), paths in by_reason.items()]
+    if found.unused:
+        lines.append(f"{listing(found.unused)}: not used in this forward pass")
+    return tuple(lines)
+
+
+def assumptions(found: Coverage) -> tuple[str, ...]:
+    """What was guessed or passed through, a line each."""
+    lines = []
+    if found.weak:
+        lines.append(f"role guessed, treated with care: {listing(found.weak)}")
+    if found.opaque_ops:
+        lines.append(f"effect on the signal not known: {', '.join(found.opaque_ops)}")
+    return tuple(lines)
+
+
+def listing(paths: tuple[str, ...] | list[str]) -> str:
+    """A few folded paths, the rest counted."""
+    folded = fold_paths(paths)
+    more = len(folded) - SHOWN_PATHS
+    return ", ".join(folded[:SHOWN_PATHS]) + (f" and {more} more" if more > 0 else "")
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One reason of a scheme and what it applies to.
+
+    Attributes:
+        rule: name of the rule.
+        text: why it fits.
+        fill: what it fills with, in words.
+        paths: of the parameters, folded.
+        count: how many parameters.
+        references: keys of what is cited.
+    """
+
+    rule: str
+    text: str
+    fill: str
+    paths: str
+    count: int
+    references: tuple[str, ...]
+
+
+def reasons(scheme: Scheme) -> tuple[Reason, ...]:
+    """Distinct reasons of a scheme, those that concern most weights first."""
+    groups: dict[tuple[str, str, str], list[tuple[str, tuple[str, ...]]]] = {}
+    for a in scheme.assignments:
+        fills = dict.fromkeys(_fill_words(p.fill.initializer, p.fill.gain) for p in a.parts)
+        told = ", ".join(fills) if fills else "left as it is"
+        groups.setdefault((a.rule, a.reason, told), []).append((a.path, a.references))
+    found = [
+        Reason(
+            rule,
+            text,
+            fill,
+            listing([p for p, _ in members]),
+            len(members),
+            tuple(dict.fromkeys(k for _, keys in members for k in keys)),
+        )
+        for (rule, text, fill), members in groups.items()
+    ]
+    return tuple(sorted(found, key=lambda r: -r.count))
+
+
+def _fill_words(initializer: str, gain: float) -> str:
+    return initializer if gain == 1.0 else f"{initializer} × {number(gain)}"
+
+
+def standing(entry: RankingEntry) -> str:
+    """How a candidate left the race, in a sentence: its own reason, or that of its status."""
+    return entry.why or entry.status.value
+
+
+def standing_briefly(entry: RankingEntry) -> str:
+    """How a candidate left the race, for a table: its own reason, or its status without the remedy."""
+    return entry.why or entry.status.value.partition(":")[0]
+
+
+def figures_in_words(before: SignalFlow | None, after: SignalFlow | None, other: str) -> tuple[str, ...]:
+    """The signal and gradient figures in words, a line per kind.
+
+    Args:
+        before: of the current weights.
+        after: of the scheme beside them.
+        other: its name.
+    """
+    flows = (("with the current weights", before), (f'with "{other}"', after))
+    lines = []
+    for what, field, ends in (
+        ("Signal", "forward_rms", ("first", "last")),
+        ("Gradient", "backward_norm", ("last", "first")),  # it travels back
+    ):
+        told = [f"{label} it {_course(getattr(flow, field), ends)}" for label, flow in flows if flow is not None]
+        if told:
+            lines.append(f"{what}: {'; '.join(told)}.")
+    for what, field in (("dead", "dead_share"), ("saturated", "saturated_share")):
+        worst: list[tuple[str, float]] = []
+        for label, flow in flows:
+            shares = [s for s in getattr(flow, field, ()) if math.isfinite(s)]
+            if shares:
+                worst.append((label, max(shares)))
+        if any(figure >= MANY_DEAD for _, figure in worst):
+            lines.append(f"Units {what} in the worst layer: {', '.join(f'{share(w)} {label}' for label, w in worst)}.")
+    return tuple(lines)
+
+
+def _course(values: tuple[float, ...], ends: tuple[str, str]) -> str:
+    """How a figure goes through depth, on its way from one end to the other."""
+    if not values:
+        return "was not measured"
+    if not all(math.isfinite(v) for v in values):
+        return "becomes infinite or not a number"
+    first, last = (values[0], values[-1]) if ends[0] == "first" else (values[-1], values[0])
+    low, high = min(values), max(values)
+    if high == 0:
+        return "is zero throughout"
+    if low == 0:
+        return "dies (exactly zero in some layer)"
+    if number(low) == number(high):
+        return f"stays at {number(low)}"
+    if high / low < STEADY:
+        return f"stays between {number(low)} and {number(high)}"
+    verb = "falls" if last < first else "rises"
+    return f"{verb} from {number(first)} in the {ends[0]} layer to {number(last)} in the {ends[1]}"
+
+
+def cost(evidence: Evidence) -> str:
+    """What the advice took."""
+    spent = evidence.race.cost
+    text = f"{plural(spent.model_steps, 'optimizer step')} in {duration(spent.seconds)}"
+    if spent.members:
+        text += f", {plural(spent.members, 'short training')}"
+    if spent.full_trainings is not None:
+        text += f"; as much as {spent.full_trainings:.3g} full trainings"
+    if spent.share_of_full is not None:
+        text += f", {share(spent.share_of_full)} of training every candidate in full"
+    return text + "."
+
+
+def diagnosis(evidence: Evidence) -> tuple[str, ...]:
+    """Where initialisation is not the problem: that, and what the figures point to instead."""
+    decision = evidence.race.decision
+    if decision.verdict is not Verdict.KEEP:
+        return decision.diagnosis
+    return ("Initialisation is not your problem here.", *decision.diagnosis)
+
+
+def provenance(evidence: Evidence) -> str:
+    """One line that lets someone else repeat it."""
+    versions = [f"{name} {version}" for name, version in evidence.versions.items()]
+    return " · ".join([*versions, f"seed {evidence.seed}", f"model {evidence.spec.fingerprint[:12]}"])
+
+
+def status_word(status: Status) -> str:
+    """One word for a status, where there is no room for its sentence."""
+    return status.name.lower()
