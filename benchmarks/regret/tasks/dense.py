@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import nn
@@ -36,7 +37,7 @@ def tanh_autoencoder() -> nn.Sequential:
     """64 → 8 → 64 pixels through five tanh layers a side."""
     sizes = (64, 48, 40, 32, 16, 8, 16, 32, 40, 48, 64)
     parts: list[nn.Module] = []
-    for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+    for fan_in, fan_out in pairwise(sizes):
         parts += [nn.Linear(fan_in, fan_out), nn.Tanh()]
     return nn.Sequential(*parts[:-1])
 

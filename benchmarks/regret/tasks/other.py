@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import cache, partial
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,7 @@ class GraphNet(nn.Module):
     def __init__(self, layers: int, width: int, norm: Callable[[int], nn.Module] | None) -> None:
         super().__init__()
         sizes = [8, *[width] * layers]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.norms = nn.ModuleList(norm(width) if norm else nn.Identity() for _ in range(layers))
         self.head = nn.Linear(width, 3)
 

@@ -1,0 +1,154 @@
+"""The report as markdown: the README's table first, then what stands behind it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from benchmarks.regret.bootstrap import Interval
+from benchmarks.regret.report import (
+    ADVISED,
+    Results,
+    beyond_pool,
+    calibration,
+    false_switches,
+    spent,
+)
+from benchmarks.regret.store import Store
+from benchmarks.regret.tasks import TASKS
+
+TARGETS = {"median": 0.05, "p90": 0.20, "worse": 0.03, "false": 0.10, "sweep": 0.10, "beyond": 0.25}
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _share(x: Interval) -> str:
+    return "–" if math.isnan(x.value) else f"{x.value:.0%} [{x.low:.0%}, {x.high:.0%}]"
+
+
+def _figure(x: Interval | None) -> str:
+    return "–" if x is None or math.isnan(x.value) else str(x)
+
+
+def methods_table(results: Results) -> str:
+    """One line per method, the best mean regret first."""
+    head = (
+        "method",
+        "tasks",
+        "mean regret",
+        "median",
+        "p90",
+        "worse than default",
+        "on null tasks, s.e.",
+        "lost to advice",
+    )
+    rows = [
+        (
+            f"**{line.method}**" if line.method == ADVISED else line.method,
+            str(line.tasks),
+            _figure(line.mean),
+            _figure(line.median),
+            _figure(line.p90),
+            _share(line.worse),
+            _figure(line.null_excess),
+            _figure(line.lost),
+        )
+        for line in sorted(results.lines, key=lambda x: x.mean.value)
+    ]
+    return _table(head, rows)
+
+
+def targets_table(results: Results) -> str:
+    """Target, measured, met or not."""
+    line = next((x for x in results.lines if x.method == ADVISED), None)
+    cost = spent(results)
+    if line is None or cost is None:
+        return "The advisor has not been asked yet.\n"
+    false, beyond = false_switches(results), beyond_pool(results)
+
+    def met(value: float, target: float, *, least: bool = False) -> str:
+        return "–" if math.isnan(value) else "yes" if (value >= target if least else value <= target) else "no"
+
+    rows = [
+        ("median regret", "≤ 0.05", _figure(line.median), met(line.median.value, TARGETS["median"])),
+        ("p90 regret", "≤ 0.20", _figure(line.p90), met(line.p90.value, TARGETS["p90"])),
+        ("worse than the default", "≤ 3%", _share(line.worse), met(line.worse.value, TARGETS["worse"])),
+        ("switched where nothing helps", "≤ 10%", _share(false), met(false.value, TARGETS["false"])),
+        ("cost, share of the sweep", "≤ 10%", f"{cost.of_sweep:.1%}", met(cost.of_sweep, TARGETS["sweep"])),
+        ("cost, full trainings", "", f"{cost.full_trainings:.1f}", ""),
+        ("wall time, s (median)", "", f"{cost.seconds:.1f}", ""),
+        ("better than the pool's best", "≥ 25%", _share(beyond), met(beyond.value, TARGETS["beyond"], least=True)),
+    ]
+    return _table(("target", "asked for", "measured", "met"), rows)
+
+
+def calibration_table(results: Results) -> str:
+    """By verdict."""
+    rows = [
+        (c.verdict, str(c.count), f"{c.stated:.2f}", _share(c.better), f"{c.confidence:.0%}", _share(c.covered))
+        for c in calibration(results)
+    ]
+    head = (
+        "verdict",
+        "times",
+        "stated chance that the challenger is better",
+        "better after full training",
+        "stated level",
+        "interval held the full effect",
+    )
+    return _table(head, rows)
+
+
+def tasks_table(results: Results) -> str:
+    """One line per task: what the default and the best reach, and what was advised."""
+    rows = []
+    for name, table in results.tables.items():
+        advice = [row for row in results.advice if row["task"] == name]
+        told = ", ".join(f"{row['verdict']} → {row['scheme']}" for row in advice) or "–"
+        regret = results.regrets[ADVISED].get(name)
+        kind = "null" if name in results.null else ""
+        rows.append(
+            (
+                name,
+                table.task.family,
+                kind + (" (expected)" if table.task.expected_null else ""),
+                f"{table.default.mean():.4g}",
+                f"{table.best.losses.mean():.4g}",
+                table.best.name,
+                told,
+                "–" if regret is None else f"{regret:.2f}",
+            )
+        )
+    return _table(("task", "family", "null", "default", "best", "best scheme", "advice", "regret"), rows)
+
+
+def render(results: Results, store: Store) -> str:
+    """The whole report."""
+    trainings, hours = 0, 0.0
+    for task in TASKS.values():
+        curves = store.curves(task)
+        trainings += len(curves)
+        hours += sum(c.seconds + c.fill_seconds for c in curves.values()) / 3600
+    done = f"{len(results.tables)} of {len(TASKS)} tasks have their whole pool trained"
+    intro = (
+        f"{done} ({trainings} full trainings, {hours:.2f} processor hours); on those the advisor was asked "
+        f"{len(results.advice)} times. Regret: 0 is the best of the pool, 1 is torch's default; over the "
+        f"{len(results.tables) - len(results.null)} tasks that are not null. Brackets: 95% intervals over tasks and "
+        "seeds. *Lost to advice*: a method's mean regret less the advisor's on the same tasks."
+    )
+    parts = [
+        "# Is the advice true after full training?",
+        intro,
+        methods_table(results) if results.tables else "Nothing is complete yet.",
+        "## Targets",
+        targets_table(results),
+        "## Is the stated confidence right?",
+        "Stated chance and interval are about the trials' horizon; the measured difference is that of full training.",
+        calibration_table(results),
+        "## Tasks",
+        tasks_table(results),
+    ]
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,282 @@
+"""From raw results to figures: regret, false switches, cost and calibration, each with its interval."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.regret.advisor_runs import BUDGET, asked
+from benchmarks.regret.bootstrap import Bootstrap, Interval, mean, quantile
+from benchmarks.regret.methods import DEFAULT_SHARE, METHODS, Method, named
+from benchmarks.regret.pool import SEEDS
+from benchmarks.regret.store import Key, Store
+from benchmarks.regret.table import Losses, Table, build, excess, is_null, usable
+from benchmarks.regret.tasks import TASKS
+
+ADVISED = "initadvisor"
+OWN_RATE = "initadvisor, own best rate"
+DEFAULT = "torch default"
+WIDESPREAD = 0.5
+"""A textbook scheme has a line of its own where it is in the pool of at least this share of the tasks."""
+BEYOND = 1.0
+"""Standard errors beyond which a pick counts as worse than the default."""
+CHANGED = 1e-12
+"""Difference from the default's losses above which a pick is another scheme."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method's figures: regret over tasks that are not null, the rest over all or over the null ones.
+
+    Attributes:
+        method: its name.
+        tasks: how many it was measured on.
+        mean, median, p90: of normalised regret.
+        worse: share of picks worse than the default beyond a standard error, all tasks.
+        null_excess: how much worse than the default on null tasks, in standard errors, on average.
+        lost: mean regret less the advisor's on the tasks both have; None for the advisor.
+    """
+
+    method: str
+    tasks: int
+    mean: Interval
+    median: Interval
+    p90: Interval
+    worse: Interval
+    null_excess: Interval
+    lost: Interval | None
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that the report tells.
+
+    Attributes:
+        tables: complete tables by task.
+        null: tasks on which the default is within two standard errors of the best.
+        advice: the advisor's answers on those tasks.
+        lines: the methods' figures, the advisor first.
+        regrets: normalised regret per method and task (mean over draws), tasks that are not null.
+        picks: losses of each method's picks by task.
+    """
+
+    tables: dict[str, Table]
+    null: frozenset[str]
+    advice: list[dict[str, Any]]
+    lines: list[Line]
+    regrets: dict[str, dict[str, float]]
+    picks: dict[str, dict[str, list[Losses]]]
+
+
+def complete_tables(store: Store) -> dict[str, Table]:
+    """All tasks whose pool is complete."""
+    built = {name: build(task, store) for name, task in TASKS.items()}
+    return {name: table for name, table in built.items() if table is not None}
+
+
+def advised_losses(row: Mapping[str, Any], table: Table, store: Store, *, own_rate: bool) -> Losses | None:
+    """Losses of one piece of advice after full training; None where they are not on record."""
+    pooled = next((r for r in table.rows if r.digest == row["digest"]), None)
+    if own_rate and pooled is not None:
+        return pooled.losses
+    curves = store.curves(table.task)
+    found = [curves.get(Key(row["digest"], row["lr"], seed)) for seed in SEEDS]
+    untrained = next(iter(table.rows[0].tuning.values())).heldout[0]
+    return None if any(c is None for c in found) else np.array([usable(c, untrained) for c in found if c is not None])
+
+
+def _budgets(tables: Mapping[str, Table], advice: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Optimizer steps the advisor spent on each task, for searches at equal cost."""
+    spent: dict[str, list[int]] = {}
+    for row in advice:
+        spent.setdefault(row["task"], []).append(row["model_steps"])
+    return {
+        name: int(statistics.median(spent[name])) if name in spent else int(DEFAULT_SHARE * table.sweep_steps)
+        for name, table in tables.items()
+    }
+
+
+def _methods(tables: Mapping[str, Table]) -> dict[str, Method]:
+    textbook: dict[str, int] = {}
+    for table in tables.values():
+        for row in table.rows:
+            if row.kind == "textbook":
+                textbook[row.name] = textbook.get(row.name, 0) + 1
+    common = sorted(name for name, count in textbook.items() if count >= WIDESPREAD * len(tables))
+    return METHODS | {f"{name} everywhere": named(name) for name in common}
+
+
+def gather(store: Store, *, resamples: int | None = None) -> Results:
+    """Everything measured so far, compared."""
+    tables = complete_tables(store)
+    null = frozenset(name for name, table in tables.items() if is_null(table))
+    advice = [
+        row
+        for (name, _, budget), row in sorted(asked(store).items())
+        if name in tables and budget == BUDGET and advised_losses(row, tables[name], store, own_rate=False) is not None
+    ]
+    picks: dict[str, dict[str, list[Losses]]] = {ADVISED: {}, OWN_RATE: {}}
+    for row in advice:
+        for label, own in ((ADVISED, False), (OWN_RATE, True)):
+            losses = advised_losses(row, tables[row["task"]], store, own_rate=own)
+            if losses is not None:
+                picks[label].setdefault(row["task"], []).append(losses)
+    budgets = _budgets(tables, advice)
+    for label, method in _methods(tables).items():
+        chosen = {name: method(table, budgets[name]) for name, table in tables.items()}
+        picks[label] = {name: [row.losses for row in rows] for name, rows in chosen.items() if rows}
+    bootstrap = Bootstrap(tables, **({} if resamples is None else {"resamples": resamples}))
+    regrets = {
+        label: {name: bootstrap.regrets(name, p) for name, p in by_task.items() if name not in null}
+        for label, by_task in picks.items()
+    }
+    lines = [_line(label, by_task, regrets, tables, null, bootstrap) for label, by_task in picks.items() if by_task]
+    means = {label: {name: float(r[:, 0].mean()) for name, r in by_task.items()} for label, by_task in regrets.items()}
+    return Results(tables, null, advice, lines, means, picks)
+
+
+def _line(
+    label: str,
+    picks: Mapping[str, list[Losses]],
+    regrets: Mapping[str, Mapping[str, Losses]],
+    tables: Mapping[str, Table],
+    null: frozenset[str],
+    bootstrap: Bootstrap,
+) -> Line:
+    mine, advisors = regrets[label], regrets[ADVISED]
+    beyond = {name: np.array([excess(tables[name], p) for p in ps]) for name, ps in picks.items()}
+    lost = {name: mine[name].mean(0, keepdims=True) - advisors[name].mean(0) for name in mine if name in advisors}
+    worse = {name: bootstrap.constant((e > BEYOND).astype(float)) for name, e in beyond.items()}
+    on_null = {name: bootstrap.constant(e) for name, e in beyond.items() if name in null}
+    return Line(
+        method=label,
+        tasks=len(picks),
+        mean=bootstrap.interval(mine, mean),
+        median=bootstrap.interval(mine, quantile(0.5)),
+        p90=bootstrap.interval(mine, quantile(0.9)),
+        worse=bootstrap.interval(worse, mean),
+        null_excess=bootstrap.interval(on_null, quantile(0.5)),
+        lost=bootstrap.interval(lost, mean) if lost and label != ADVISED else None,
+    )
+
+
+def share_interval(hits: int, count: int) -> Interval:
+    """A share with its exact (Clopper-Pearson) interval; NaN of nothing."""
+    from scipy.stats import binomtest
+
+    if not count:
+        return Interval(np.nan, np.nan, np.nan)
+    exact = binomtest(hits, count).proportion_ci(0.95)
+    return Interval(hits / count, float(exact.low), float(exact.high))
+
+
+def false_switches(results: Results) -> Interval:
+    """Share of advice to switch where nothing beats the default."""
+    on_null = [row for row in results.advice if row["task"] in results.null]
+    return share_interval(sum(row["verdict"] == "switch" for row in on_null), len(on_null))
+
+
+def beyond_pool(results: Results) -> Interval:
+    """Share of tasks (null ones left out) on which the advice beat the best of the pool."""
+    means = list(results.regrets[ADVISED].values())
+    return share_interval(sum(m < -CHANGED for m in means), len(means))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was stated about one kind of verdict, and what full training showed.
+
+    Attributes:
+        verdict: switch, keep or undecided.
+        count: pieces of advice.
+        stated: mean stated probability that the challenger is better, 1 - p.
+        better: share whose picked or challenging scheme truly has the lower mean loss (only where it was trained).
+        covered: share whose stated interval holds the difference measured after full training.
+        confidence: the level those intervals were stated at.
+    """
+
+    verdict: str
+    count: int
+    stated: float
+    better: Interval
+    covered: Interval
+    confidence: float
+
+
+def calibration(results: Results) -> list[Calibration]:
+    """Stated confidence against what full training showed, by verdict."""
+    found = []
+    for verdict in ("switch", "keep", "undecided"):
+        rows = [row for row in results.advice if row["verdict"] == verdict]
+        gains = []
+        for row in rows:
+            table = results.tables[row["task"]]
+            challenger = next((r for r in table.rows if r.name == row["challenger"]), None)
+            if challenger is not None:
+                gains.append((row, float((table.default - challenger.losses).mean())))
+        if not rows:
+            continue
+        bounded = [(row, gain) for row, gain in gains if all(x is not None for x in row["interval"])]
+        found.append(
+            Calibration(
+                verdict=verdict,
+                count=len(rows),
+                stated=float(np.mean([1 - row["p"] for row in rows if row["p"] is not None] or [np.nan])),
+                better=share_interval(sum(gain > 0 for _, gain in gains), len(gains)),
+                covered=share_interval(
+                    sum(row["interval"][0] <= gain <= row["interval"][1] for row, gain in bounded), len(bounded)
+                ),
+                confidence=float(np.mean([row["confidence"] for row in rows])),
+            )
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What the advice cost, medians over all of it.
+
+    Attributes:
+        of_sweep: share of training every scheme of the pool at every rate on one seed.
+        full_trainings: in full trainings.
+        seconds: wall time.
+    """
+
+    of_sweep: float
+    full_trainings: float
+    seconds: float
+
+
+def spent(results: Results) -> Spent | None:
+    """Cost of the advice; None before any."""
+    if not results.advice:
+        return None
+    tables = results.tables
+    return Spent(
+        statistics.median(row["model_steps"] / tables[row["task"]].sweep_steps for row in results.advice),
+        statistics.median(row["model_steps"] / TASKS[row["task"]].steps for row in results.advice),
+        statistics.median(row["seconds"] for row in results.advice),
+    )
+
+
+def main(folder: Path | None = None) -> None:
+    """Write ``report.md`` and ``regret.png`` beside the raw results."""
+    from benchmarks.regret.figure import draw
+    from benchmarks.regret.markdown import render
+
+    store = Store() if folder is None else Store(folder)
+    results = gather(store)
+    text = render(results, store)
+    (store.folder / "report.md").write_text(text)
+    if results.tables:
+        draw(results, store.folder / "regret.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
