@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from initadvisor.cli import options
+import initadvisor.cli.options as options
 from initadvisor.cli.outcome import EXIT_CODES, PROGRAM, ExitCode, complain, message_of
 from initadvisor.cli.settings import find_pyproject, read_defaults
 from initadvisor.errors import InitAdvisorError

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import initadvisor.report.sentences as sentences
 from initadvisor.errors import RegistryError
 from initadvisor.evidence import Evidence
 from initadvisor.references import cite
-from initadvisor.report import sentences
 from initadvisor.report.contrast import Contrast, contrast, curve_of, finite_range, flow_of, on_steps, other_scheme
 from initadvisor.report.numbers import number, plural, rate, size
 from initadvisor.report.page import Page

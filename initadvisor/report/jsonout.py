@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import initadvisor.report.sentences as sentences
 from initadvisor.errors import InputError
 from initadvisor.evidence import Evidence
 from initadvisor.graph.spec import ModelSpec
-from initadvisor.report import sentences
 from initadvisor.report.codec import NUMBER_SCHEMA, decode, encode, schema
 from initadvisor.report.tables import summary
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from initadvisor.evidence import Evidence
 from initadvisor.graph.spec import Coverage
-from initadvisor.report.contrast import confirmed_loss, other_scheme
+from initadvisor.report.contrast import confirmed_loss, contrast, curve_of, other_scheme
 from initadvisor.report.folding import fold_paths
 from initadvisor.report.numbers import count, duration, number, p_value, plural, rate, share
 from initadvisor.schemes.scheme import Scheme
@@ -48,7 +48,7 @@ def _gain(evidence: Evidence) -> str:
     where = f"after {count(decision.horizon)} steps"
     old, new = confirmed_loss(evidence, CURRENT), confirmed_loss(evidence, decision.scheme)
     if math.isinf(decision.effect):
-        return f"the current weights fail on every fresh seed within {count(decision.horizon)} steps, it on none"
+        return f"the current weights fail on every fresh seed within {count(decision.horizon)} steps, this one on none"
     if old is not None and new is not None and math.isfinite(new):
         return f"held-out loss {number(new)} instead of {number(old)} {where}"
     return f"held-out loss lower by {number(decision.effect)} {where}"
@@ -260,3 +260,20 @@ def provenance(evidence: Evidence) -> str:
 def status_word(status: Status) -> str:
     """One word for a status, where there is no room for its sentence."""
     return status.name.lower()
+
+
+def curves_in_words(evidence: Evidence) -> str:
+    """What the two shown trainings did, in a sentence each."""
+    shown = contrast(evidence)
+    told = []
+    for name, trial in ((CURRENT, shown.before), (shown.other, shown.after)):
+        if trial is None:
+            continue
+        start = f'"{name}" at rate {rate(trial.lr)}'
+        if trial.status is Status.DIVERGED:
+            told.append(f"{start} diverges after {plural(trial.steps, 'step')}.")
+            continue
+        curve = curve_of(trial)
+        if curve:
+            told.append(f"{start} goes from {number(curve[0][1])} to {number(curve[-1][1])} in {trial.steps} steps.")
+    return " ".join(told)

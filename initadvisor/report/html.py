@@ -1,0 +1,228 @@
+"""The report as one self-contained HTML file: no script, no network, light and dark, readable on a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import initadvisor.report.sentences as sentences
+from initadvisor.errors import InputError, RegistryError
+from initadvisor.evidence import Evidence, WeightSample
+from initadvisor.references import Reference, bibtex, cite
+from initadvisor.report.console import interval
+from initadvisor.report.contrast import contrast, flow_of, other_scheme
+from initadvisor.report.numbers import number, plural, rate, size
+from initadvisor.report.plots import SHOWN_CANDIDATES, figure, plot_curves, plot_flow, plot_ranking, plot_weights
+from initadvisor.report.svg import PAINTED, inline_svg
+from initadvisor.report.tables import cells, folded_params, remarks, summary, uncounted
+from initadvisor.trials.result import Verdict
+from initadvisor.types import CURRENT
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+PLOT_SIZE = (4.6, 3.1)
+"""Inches: at this width the figure's 8 pt text is still legible when a phone shows it 340 pixels wide."""
+
+HISTOGRAM_SIZE = (3.6, 2.2)
+ROW_HEIGHT = 0.32
+"""Inches per candidate in the ranking figure."""
+
+VERDICTS = {
+    Verdict.SWITCH: "Switch",
+    Verdict.KEEP: "Keep",
+    Verdict.UNDECIDED: "Undecided",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page: its SVG and what stands under it."""
+
+    svg: str
+    caption: str
+
+
+def write_html(evidence: Evidence, path: str | Path, *, recipe: str = "") -> Path:
+    """Write the whole report as one file.
+
+    Args:
+        evidence: what was measured and decided.
+        path: of the file; overwritten.
+        recipe: the recommended recipe as YAML, shown where given.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    file = Path(path)
+    try:
+        file.write_text(render_page(evidence, recipe=recipe), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f'"{file}" cannot be written: {error.strerror or error}') from error
+    return file
+
+
+def render_page(evidence: Evidence, *, recipe: str = "") -> str:
+    """The whole report as an HTML document."""
+    return _render("page.html.j2", evidence, recipe)
+
+
+def render_fragment(evidence: Evidence) -> str:
+    """The report as an element to put into another page, as notebooks do."""
+    return _render("fragment.html.j2", evidence, "")
+
+
+def _render(template: str, evidence: Evidence, recipe: str) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**_content(evidence, recipe))
+
+
+def _content(evidence: Evidence, recipe: str) -> dict[str, Any]:
+    """Everything the templates show, in words and pictures."""
+    decision = evidence.race.decision
+    shown = contrast(evidence)
+    words = sentences.figures_in_words(flow_of(evidence, shown.before), flow_of(evidence, shown.after), shown.other)
+    other = other_scheme(evidence)
+    scheme = next((s for s in evidence.schemes if s.name == other and other != CURRENT), None)
+    cited = _references(scheme.references if scheme else ())
+    return {
+        "headline": sentences.headline(evidence),
+        "verdict": VERDICTS[decision.verdict],
+        "verdict_class": decision.verdict.value,
+        "model": f"{evidence.model_name}, {size(evidence.parameter_count)} trainable parameters",
+        "interruption": sentences.interruption(evidence),
+        "diagnosis": sentences.diagnosis(evidence),
+        "gaps": sentences.coverage_gaps(evidence.spec.coverage),
+        "why": (*decision.why, *words),
+        "effect": sentences.effect(evidence),
+        "scope": f"This holds {decision.scope}, not beyond." if decision.scope else "",
+        "reasons_title": "What it fills" if decision.verdict is Verdict.SWITCH else f'What "{other}" would fill',
+        "reasons": [(r, ", ".join(c.short for c in _references(r.references))) for r in sentences.reasons(scheme)]
+        if scheme
+        else [],
+        "ranking": _ranking_rows(evidence),
+        "pictures": _pictures(evidence, words),
+        "weights": _weight_rows(evidence),
+        "model_summary": summary(evidence.spec),
+        "model_rows": [(cells(f), remarks(f.items[0])) for f in folded_params(evidence.spec)],
+        "model_uncounted": uncounted(evidence.spec),
+        "cost": sentences.cost(evidence),
+        "remarks": tuple(
+            dict.fromkeys(
+                (*sentences.assumptions(evidence.spec.coverage), *evidence.notes, *evidence.race.notes),
+            )
+        ),
+        "settings": [
+            ("loss", evidence.loss_name),
+            ("optimizer", evidence.optimizer_name),
+            ("seed", str(evidence.seed)),
+            ("full training", plural(evidence.full_steps, "step") if evidence.full_steps else "length not given"),
+            *evidence.race.settings,
+            *evidence.versions.items(),
+            ("model fingerprint", evidence.spec.fingerprint),
+        ],
+        "recipe": recipe,
+        "references": cited,
+        "bibtex": bibtex(c.key for c in cited),
+    }
+
+
+def _references(keys: tuple[str, ...]) -> list[Reference]:
+    found = []
+    for key in keys:
+        try:
+            found.append(cite(key))
+        except RegistryError:  # a saved advice may cite what this version no longer lists
+            continue
+    return found
+
+
+def _ranking_rows(evidence: Evidence) -> list[dict[str, Any]]:
+    chosen = evidence.race.decision.scheme
+    summaries = {s.name: s.summary for s in evidence.schemes}
+    return [
+        {
+            "place": place,
+            "scheme": entry.scheme,
+            "summary": summaries.get(entry.scheme, ""),
+            "chosen": entry.scheme == chosen,
+            "score": number(entry.score),
+            "interval": interval(entry),
+            "lr": rate(entry.lr),
+            "steps": entry.steps,
+            "draws": entry.draws,
+            "left": sentences.standing(entry),
+        }
+        for place, entry in enumerate(evidence.race.ranking, start=1)
+    ]
+
+
+def _weight_rows(evidence: Evidence) -> list[tuple[str, str, str, str]]:
+    return [(w.path, w.initializer, number(w.declared_std), number(w.observed_std)) for w in evidence.weights]
+
+
+def _pictures(evidence: Evidence, words: tuple[str, ...]) -> dict[str, list[Picture]]:
+    """All figures, by section; a section without data has none."""
+    return {
+        "flow": _flow_pictures(evidence, words),
+        "curves": _curve_pictures(evidence),
+        "ranking": _ranking_pictures(evidence),
+        "weights": [_weight_picture(sample, index) for index, sample in enumerate(evidence.weights)],
+    }
+
+
+def _picture(draw: Callable[[Axes], None], size: tuple[float, float], name: str, title: str, told: str) -> Picture:
+    return Picture(inline_svg(figure(*size, draw, PAINTED), name, title, told), told)
+
+
+def _flow_pictures(evidence: Evidence, words: tuple[str, ...]) -> list[Picture]:
+    shown = contrast(evidence)
+    flows = [f for f in (flow_of(evidence, shown.before), flow_of(evidence, shown.after)) if f is not None]
+    made = []
+    for field, kind, axis in (
+        ("forward_rms", "Signal", "RMS of layer output"),
+        ("backward_norm", "Gradient", "RMS of gradient at output"),
+    ):
+        if any(getattr(f, field) for f in flows):
+            told = " ".join(w.removeprefix(f"{kind}: ") for w in words if w.startswith(kind))
+            draw = partial(plot_flow, evidence=evidence, field=field, name=axis, theme=PAINTED)
+            title = f"{kind} through depth"
+            made.append(_picture(draw, PLOT_SIZE, f"flow-{field}", title, f"{title}: {told}"))
+    return made
+
+
+def _curve_pictures(evidence: Evidence) -> list[Picture]:
+    told = sentences.curves_in_words(evidence)
+    if not told:
+        return []
+    draw = partial(plot_curves, evidence=evidence, theme=PAINTED)
+    return [_picture(draw, PLOT_SIZE, "curves", "Loss while training", told)]
+
+
+def _ranking_pictures(evidence: Evidence) -> list[Picture]:
+    if not evidence.race.ranking:
+        return []
+    tall = ROW_HEIGHT * min(len(evidence.race.ranking), SHOWN_CANDIDATES) + 0.9
+    told = "Held-out loss of each candidate with its interval; the table has the same figures."
+    draw = partial(plot_ranking, evidence=evidence, theme=PAINTED)
+    return [_picture(draw, (PLOT_SIZE[0], tall), "ranking", "Candidates by held-out loss", told)]
+
+
+def _weight_picture(sample: WeightSample, index: int) -> Picture:
+    declared, observed = number(sample.declared_std), number(sample.observed_std)
+    told = f"{sample.path}, filled by {sample.initializer}: declared σ {declared}, observed {observed}."
+    draw = partial(plot_weights, sample=sample, theme=PAINTED)
+    return _picture(draw, HISTOGRAM_SIZE, f"weights-{index}", sample.path, told)
