@@ -1,0 +1,282 @@
+"""Fill a model by a scheme: first a plan that proves everything fits, then a short loop, then the reading back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from initadvisor.data import Batch, first_batch
+from initadvisor.errors import InitAdvisorError, SchemeError, nearest
+from initadvisor.initializers.card import Card
+from initadvisor.initializers.registry import get as card_of
+from initadvisor.schemes.regions import coverage_fault, gather, scatter, slice_shape
+from initadvisor.schemes.scheme import ApplyResult, Assignment, FilledTensor, Part, Scheme, SchemeKind
+from initadvisor.schemes.seeding import stream
+from initadvisor.schemes.slots import Slot, SlotKind, norm_statistics, slots_of
+from initadvisor.schemes.verify import check_declared, check_written
+
+KEPT = "kept by the scheme"
+"""``ApplyResult.left``: an assignment says to leave the tensor as it is, or the scheme is ``current``."""
+
+FROZEN = "frozen"
+"""``ApplyResult.left``: ``requires_grad`` is false."""
+
+INTEGER = "integer"
+"""``ApplyResult.left``: not a floating-point tensor, hence nothing to draw (quantised weights)."""
+
+NO_REINIT = "marked _no_reinit"
+"""``ApplyResult.left``: the model's author marked the tensor, as state-space models do for their step sizes."""
+
+WRITTEN_WITH = "written together with its weight"
+"""``ApplyResult.left``: the magnitude of a weight norm, which follows from the weight."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A scheme laid against a model, fully checked; nothing has been written yet.
+
+    Attributes:
+        fills: what to write, in model order.
+        left: path -> why it is left alone.
+    """
+
+    fills: tuple[tuple[Slot, Assignment], ...]
+    left: Mapping[str, str]
+
+
+def plan_scheme(scheme: Scheme, model: nn.Module) -> Plan:
+    """Lay a scheme against a model and check that every tensor is written exactly once, or left on purpose.
+
+    Raises:
+        SchemeError: a path, shape or slice does not fit, a parameter is assigned twice or not at all, or the model is
+            not materialised.
+        RegistryError: an initializer is unknown.
+    """
+    slots = slots_of(model)
+    if scheme.kind is SchemeKind.CURRENT:
+        return Plan((), dict.fromkeys(slots, KEPT))
+    canonical = {name: slot.path for slot in slots.values() for name in (slot.path, *slot.aliases)}
+    chosen: dict[str, Assignment] = {}
+    for assignment in scheme.assignments:
+        path = canonical.get(assignment.path)
+        if path is None:
+            raise SchemeError(
+                f'scheme "{scheme.name}": the model has no parameter {assignment.path}; {nearest(assignment.path, canonical)}'
+            )
+        if path in chosen:
+            raise SchemeError(
+                f'scheme "{scheme.name}": {path} is assigned twice (by {chosen[path].rule} and {assignment.rule}'
+                + (f", as {assignment.path}, which is the same tensor)" if assignment.path != path else ")")
+            )
+        chosen[path] = assignment
+    fills: list[tuple[Slot, Assignment]] = []
+    left: dict[str, str] = {}
+    for path, slot in slots.items():
+        why = _why_left(scheme, slot, chosen.get(path))
+        if why is not None:
+            left[path] = why
+            continue
+        _check_fits(scheme, slot, chosen[path])
+        fills.append((slot, chosen[path]))
+    return Plan(tuple(fills), left)
+
+
+def _why_left(scheme: Scheme, slot: Slot, assignment: Assignment | None) -> str | None:
+    """Why a tensor is not written; None where it is; an error where nobody says anything about it."""
+    if not slot.param.requires_grad:
+        # Integer tensors cannot require gradients, so they are told apart here.
+        return FROZEN if is_lazy(slot.param) or slot.param.is_floating_point() else INTEGER
+    if getattr(slot.param, "_no_reinit", False):
+        return NO_REINIT
+    if slot.kind is SlotKind.COMPANION:
+        if assignment is not None and assignment.parts:
+            raise SchemeError(
+                f'scheme "{scheme.name}": {slot.path} follows from {slot.written_with} and cannot be filled by itself; '
+                "leave its parts empty"
+            )
+        return WRITTEN_WITH
+    if assignment is None:
+        raise SchemeError(
+            f'scheme "{scheme.name}" says nothing about {slot.path} {tuple(slot.param.shape)}; add an assignment, or '
+            "one without parts to keep it as it is"
+        )
+    return None if assignment.parts else (assignment.reason if assignment.rule == "protected" else KEPT)
+
+
+def _check_fits(scheme: Scheme, slot: Slot, assignment: Assignment) -> None:
+    what = f'scheme "{scheme.name}": {slot.path}'
+    if is_lazy(slot.param):
+        raise SchemeError(f"{what} has no shape yet; run one batch through the model first")
+    if slot.param.is_meta:
+        raise SchemeError(f'{what} is on the meta device; call model.to_empty(device="cpu") (or cuda) first')
+    shape = tuple(slot.param.shape)
+    if shape != tuple(assignment.shape):
+        raise SchemeError(f"{what} is {shape} in the model but {tuple(assignment.shape)} in the scheme")
+    fault = coverage_fault(shape, [part.slice for part in assignment.parts])
+    if fault is not None:
+        raise SchemeError(f"{what} {shape} {fault} (rule {assignment.rule})")
+    for part in assignment.parts:
+        card = card_of(part.fill.initializer)
+        if len(slice_shape(shape, part.slice)) < card.min_dims:
+            raise SchemeError(f"{what} {shape}: {card.name} needs at least {card.min_dims} axes")
+        unknown = [name for name, _ in part.fill.args if name not in card.args]
+        if unknown:
+            raise SchemeError(f'{what}: {card.name} takes no argument "{unknown[0]}"; {nearest(unknown[0], card.args)}')
+
+
+def _draw(part: Part, shape: tuple[int, ...], dtype: torch.dtype, seed: int, path: str) -> tuple[Card, torch.Tensor]:
+    card = card_of(part.fill.initializer)
+    name = part.slice.name if part.slice is not None else ""
+    try:
+        value = card.fn(
+            slice_shape(shape, part.slice),
+            part.fans,
+            gain=part.fill.gain,
+            generator=stream(seed, path, name),
+            dtype=dtype,
+            **dict(part.fill.args),
+        )
+    except InitAdvisorError as error:
+        raise SchemeError(f"{path} {shape}: {error}") from error
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise SchemeError(f"{path} {shape}: {card.name} cannot fill it: {error}") from error
+    return card, value
+
+
+def draw(assignment: Assignment, seed: int, dtype: torch.dtype, *, padding_idx: int | None = None) -> torch.Tensor:
+    """The full value of one tensor, on the CPU: every part drawn from its own stream, padding row zeroed.
+
+    Args:
+        assignment: what fills it; it must have parts.
+        seed: the user's seed.
+        dtype: of the result.
+        padding_idx: row to set to zero afterwards.
+
+    Raises:
+        SchemeError: an initializer cannot fill this shape.
+    """
+    shape = tuple(assignment.shape)
+    if len(assignment.parts) == 1 and assignment.parts[0].slice is None:
+        value = _draw(assignment.parts[0], shape, dtype, seed, assignment.path)[1]
+    else:
+        value = torch.empty(shape, dtype=dtype)
+        for part in assignment.parts:
+            scatter(value, part.slice, _draw(part, shape, dtype, seed, assignment.path)[1])
+    if padding_idx is not None:
+        value[padding_idx] = 0
+    return value
+
+
+def _read_back(slot: Slot, assignment: Assignment, wrote: torch.Tensor) -> FilledTensor:
+    """Check one written tensor, part by part; the summary of the whole where it has several."""
+    read = slot.read()
+    check_written(slot.path, wrote, read, recomputed=slot.recomputed)
+    results = []
+    for part in assignment.parts:
+        card = card_of(part.fill.initializer)
+        declared = card.declare(
+            slice_shape(assignment.shape, part.slice), part.fans, part.fill.gain, dict(part.fill.args)
+        )
+        label = slot.path if part.slice is None else f"{slot.path}[{part.slice.name}]"
+        region = gather(read, part.slice)
+        if slot.padding_idx is not None and part.slice is None:
+            region = torch.cat([region[: slot.padding_idx], region[slot.padding_idx :][1:]])
+        if region.numel():
+            results.append(check_declared(label, card.name, region, declared))
+    if len(results) == 1:
+        only = results[0]
+        return FilledTensor(slot.path, only.initializer, only.declared_mean, only.declared_std, only.mean, only.std)
+    names = "+".join(dict.fromkeys(part.fill.initializer for part in assignment.parts))
+    whole = read.double()
+    return FilledTensor(slot.path, names, None, None, float(whole.mean()), float(whole.std(correction=0)))
+
+
+def _reset_statistics(
+    model: nn.Module, written: set[int], left_any: bool
+) -> tuple[list[tuple[torch.Tensor, float]], int]:
+    """Running statistics that describe weights which are gone: those of norms whose own parameters were written.
+
+    A norm without parameters is reset only where nothing of the model was kept.
+    """
+    stale, modules = [], set()
+    for module, buffer, fresh in norm_statistics(model):
+        own = [id(p) for p in module.parameters(recurse=False)]
+        if all(key in written for key in own) if own else not left_any:
+            stale.append((buffer, fresh))
+            modules.add(id(module))
+    return stale, len(modules)
+
+
+def apply_scheme(scheme: Scheme, model: nn.Module, *, seed: int = 0, batch: Any = None) -> ApplyResult:
+    """Fill a model's weights in place by a scheme, and prove that it happened.
+
+    Each tensor (each packed slice of it) is drawn from a stream of its own, named by ``(seed, path, slice)``, on the
+    CPU, and copied to wherever the parameter lives: the numbers depend on no device, order or other layer. Tied tensors
+    are written once. Frozen tensors, integer tensors and those marked ``_no_reinit`` are not touched. BatchNorm
+    statistics of refilled norms are reset, since they describe the old weights. Every written tensor is read back and
+    compared with what its initializer declares.
+
+    Args:
+        scheme: what fills what.
+        model: any module with real (not ``meta``) parameters; changed in place.
+        seed: any integer; the same seed gives the same weights to the bit.
+        batch: for data-driven steps; ``scheme.batch`` where it is None.
+
+    Returns:
+        What was filled, with declared and observed statistics, and what was left alone and why.
+
+    Raises:
+        SchemeError: the scheme does not fit the model, or a data-driven step lacks a batch. Nothing was changed.
+        VerificationError: a tensor reads back wrong. Everything was put back.
+
+    Example:
+        >>> from initadvisor.schemes.scheme import Fill
+        >>> from initadvisor.types import Fans
+        >>> zero = Assignment("weight", (2, 3), (Part(Fill("zeros"), Fans(3, 2)),), "example", "for show")
+        >>> keep = Assignment("bias", (2,), (), "example", "kept")
+        >>> layer = nn.Linear(3, 2)
+        >>> result = apply_scheme(Scheme("s", SchemeKind.TEXTBOOK, "", (zero, keep)), layer)
+        >>> float(layer.weight.abs().sum()), dict(result.left)
+        (0.0, {'bias': 'kept by the scheme'})
+    """
+    plan = plan_scheme(scheme, model)
+    data = batch if batch is not None else scheme.batch
+    if scheme.calibrations and data is None:
+        names = ", ".join(c.method for c in scheme.calibrations)
+        raise SchemeError(f'scheme "{scheme.name}" measures on data ({names}); pass sample_batch (batch=…)')
+    saved: list[tuple[torch.Tensor, torch.Tensor]] = []
+    filled: list[FilledTensor] = []
+    notes: list[str] = []
+    try:
+        with torch.no_grad():
+            for slot, assignment in plan.fills:
+                saved.extend((tensor, tensor.detach().clone()) for tensor in slot.touched())
+                value = draw(assignment, seed, slot.param.dtype, padding_idx=slot.padding_idx)
+                slot.write(value)
+                filled.append(_read_back(slot, assignment, value))
+            written = {id(slot.param) for slot, _ in plan.fills}
+            stale, norms = _reset_statistics(model, written, bool(plan.left)) if plan.fills else ([], 0)
+            for buffer, fresh in stale:
+                saved.append((buffer, buffer.detach().clone()))
+                buffer.fill_(fresh)
+        if norms:
+            notes.append(f"running statistics of {norms} norm layers were reset, as their weights are new")
+        if scheme.calibrations:
+            notes.extend(_calibrate(scheme, model, first_batch(model, data), seed))
+    except BaseException:
+        with torch.no_grad():
+            for tensor, before in reversed(saved):
+                tensor.copy_(before)
+        raise
+    return ApplyResult(tuple(filled), plan.left, seed, tuple(notes))
+
+
+def _calibrate(scheme: Scheme, model: nn.Module, batch: Batch, seed: int) -> tuple[str, ...]:
+    from initadvisor.schemes.data_driven.registry import calibrate
+
+    return calibrate(scheme, model, batch, seed=seed)

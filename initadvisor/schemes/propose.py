@@ -1,0 +1,149 @@
+"""Candidate schemes for one model: the weights as they came, torch's default, what rules say, what people try."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from initadvisor.data import Batch, first_batch
+from initadvisor.graph.spec import ModelSpec, NormStyle
+from initadvisor.schemes import build
+from initadvisor.schemes.blueprints import RULE_BLUEPRINTS, TEXTBOOK_BLUEPRINTS, Blueprint
+from initadvisor.schemes.distinct import distinct
+from initadvisor.schemes.protect import looks_trained, protect_spec
+from initadvisor.schemes.rules import reading
+from initadvisor.schemes.rules.rule import Context
+from initadvisor.schemes.scheme import Scheme, SchemeKind
+from initadvisor.schemes.targets import output_bias
+from initadvisor.types import TORCH_DEFAULT, Role
+
+MOST_CANDIDATES = 24
+"""More would spend the trials' budget on schemes nobody believes in."""
+
+_DEFAULT_PRIOR = 0.62
+_DEFAULT_PRIOR_LANGUAGE = 1.05
+"""torch's default in a pre-norm language model with unit embeddings of its own: there it was best of nineteen methods."""
+
+
+def _pre_norm_language(spec: ModelSpec) -> bool:
+    tables = spec.with_role(Role.EMBEDDING)
+    return (
+        reading.is_transformer(spec)
+        and reading.has_style(spec, NormStyle.PRE_NORM)
+        and bool(tables)
+        and not any(reading.is_tied(t, spec) for t in tables)
+    )
+
+
+def torch_default_scheme(spec: ModelSpec, context: Context | None = None, companions: Iterable[str] = ()) -> Scheme:
+    """What torch's own ``reset_parameters`` would draw for every layer of torch's; other tensors keep their values.
+
+    Args:
+        spec: reading of the model.
+        context: for the values of constant parameters.
+        companions: paths written together with others.
+    """
+    prior = _DEFAULT_PRIOR_LANGUAGE if _pre_norm_language(spec) else _DEFAULT_PRIOR
+    return build.scheme_from_rules(
+        TORCH_DEFAULT,
+        SchemeKind.DEFAULT,
+        "what torch's own reset_parameters draws",
+        spec,
+        ("torch_default",),
+        context=context,
+        prior=prior,
+        companions=companions,
+    )
+
+
+def _from_blueprint(blueprint: Blueprint, spec: ModelSpec, found: Context, companions: Iterable[str]) -> Scheme:
+    context = replace(
+        blueprint.context,
+        constants=found.constants,
+        output_bias=found.output_bias,
+        output_bias_why=found.output_bias_why,
+    )
+    return build.scheme_from_rules(
+        blueprint.name,
+        blueprint.kind,
+        blueprint.summary,
+        spec,
+        blueprint.order,
+        context=context,
+        prior=blueprint.prior,
+        companions=companions,
+    )
+
+
+def propose_from_spec(
+    spec: ModelSpec,
+    model: nn.Module,
+    batch: Any = None,
+    *,
+    protect: str | Iterable[str] | Mapping[str, torch.Tensor] | None = None,
+) -> tuple[Scheme, ...]:
+    """Candidates for a model that has been read already.
+
+    Args:
+        spec: reading of the model.
+        model: the module itself: the values its author gave to constants, and whether it looks trained.
+        batch: one batch or a loader, for what its targets say of the output bias and for data-driven schemes.
+        protect: parameters to leave alone (see :func:`initadvisor.schemes.protect.protect_spec`).
+
+    Returns:
+        8 to 24 schemes no two of which would draw the same: ``current``, ``torch_default``, then by prior belief.
+    """
+    spec = protect_spec(spec, model, protect)
+    one = first_batch(model, batch) if batch is not None else None
+    bias, why = output_bias(spec, one)
+    context = Context(constants=build.constants_of(model, spec), output_bias=bias, output_bias_why=why)
+    companions = build.companions_of(model)
+    made = [
+        _from_blueprint(blueprint, spec, context, companions)
+        for blueprint in (*RULE_BLUEPRINTS, *TEXTBOOK_BLUEPRINTS)
+        if blueprint.applies(spec, one) and (blueprint.name != "rules_output_prior" or bias)
+    ]
+    made.extend(_data_driven(spec, model, one, made))
+    made.sort(key=lambda s: -s.prior)
+    control = build.current_scheme(spec)
+    default = torch_default_scheme(spec, context, companions)
+    return distinct((control, default, *made))[:MOST_CANDIDATES]
+
+
+def _data_driven(spec: ModelSpec, model: nn.Module, batch: Batch | None, made: list[Scheme]) -> tuple[Scheme, ...]:
+    return ()
+
+
+def propose(model: nn.Module, sample_batch: Any) -> tuple[Scheme, ...]:
+    """Distinct candidate schemes for a model, without any training.
+
+    Args:
+        model: any module; left exactly as it was.
+        sample_batch: ``(x, y)``, a dict, or an iterable of batches.
+
+    Returns:
+        ``current`` (the weights as they came) first, then ``torch_default``, then by prior belief. Each has ``.name``,
+        ``.reasons`` and ``.apply(model, seed=0)``.
+
+    Raises:
+        AnalysisError: the model cannot be run on the batch.
+        InputError: the batch cannot be used.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 4))
+        >>> [s.name for s in propose(model, torch.randn(8, 16))][:3]
+        ['current', 'torch_default', 'rules_orthogonal']
+    """
+    from initadvisor.graph.analyze import analyze
+
+    batch = first_batch(model, sample_batch)
+    spec = analyze(model, batch)
+    warning = looks_trained(model, spec)
+    if warning is not None:
+        warnings.warn(warning, stacklevel=2)
+    return propose_from_spec(spec, model, batch)

@@ -1,0 +1,128 @@
+"""Tables: tokens, positions and what is joined to a sequence."""
+
+from __future__ import annotations
+
+import math
+
+from initadvisor.graph.spec import ModelSpec, ParamSpec
+from initadvisor.schemes.rules.fills import normal, trunc_normal
+from initadvisor.schemes.rules.reading import is_tied
+from initadvisor.schemes.rules.rule import Context, Proposal, Rule
+from initadvisor.types import Role
+
+_VIT_STD = 0.02
+"""Standard deviation of learned positions in ViT and BERT."""
+
+_CLASS_TOKEN_STD = 1e-6
+"""Standard deviation of the class token in the widely used ViT code: practically zero, but not symmetric."""
+
+
+def _width(param: ParamSpec) -> int:
+    return param.shape[-1] if param.shape else 1
+
+
+def _untied(param: ParamSpec, spec: ModelSpec) -> bool:
+    return param.role is Role.EMBEDDING and not is_tied(param, spec)
+
+
+def _unit(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    reader = f"; the {param.norm_after} that follows sees it at full size" if param.norm_after else ""
+    return Proposal(
+        normal(param, 1.0),
+        f"it starts the stream and no head shares it: unit size, beside which what the layers add stays small{reader}",
+    )
+
+
+def _tied(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    width = _width(param)
+    return Proposal(
+        normal(param, width**-0.5),
+        f"the output layer uses the same table: N(0, 1) would make logits of size √{width}, so 1/√{width}",
+    )
+
+
+def _small(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    return Proposal(
+        normal(param, 0.02), "GPT-2's and BERT's N(0, .02), small so that early updates are large beside it"
+    )
+
+
+def _position(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    tables = [p for p in spec.params if p.role is Role.EMBEDDING]
+    if tables and all(_untied(p, spec) for p in tables):
+        return Proposal(normal(param, 1.0), "it is added to token embeddings of unit size, and is given the same say")
+    if tables:
+        width = _width(param)
+        return Proposal(
+            normal(param, width**-0.5), f"it is added to tied embeddings of size 1/√{width}, and is as large"
+        )
+    return Proposal(trunc_normal(param, _VIT_STD), "it is added to projected patches: small, as in ViT")
+
+
+def _token(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    return Proposal(normal(param, _CLASS_TOKEN_STD), "a token joined to the sequence starts without content")
+
+
+def _relative(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    return Proposal(
+        trunc_normal(param, _VIT_STD), "added to attention logits: near zero, so that attention starts even"
+    )
+
+
+def _dim_scaled(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    width = _width(param)
+    return Proposal(normal(param, 1 / math.sqrt(width)), f"a row of {width} numbers with norm 1")
+
+
+RULES = (
+    Rule("embedding_unit", _untied, _unit, "token tables with a head of their own: N(0, 1)", ("xiong2020",)),
+    Rule(
+        "embedding_tied",
+        lambda p, s: p.role is Role.EMBEDDING and is_tied(p, s),
+        _tied,
+        "token tables that the head shares: N(0, 1/√d)",
+        ("press2017", "vaswani2017"),
+    ),
+    Rule(
+        "embedding_small",
+        lambda p, s: p.role is Role.EMBEDDING,
+        _small,
+        "token tables: N(0, .02)",
+        ("radford2019", "devlin2019"),
+    ),
+    Rule(
+        "embedding_row_norm",
+        lambda p, s: p.role is Role.EMBEDDING,
+        _dim_scaled,
+        "token tables whose rows have norm 1",
+        ("huang2020",),
+    ),
+    Rule(
+        "position",
+        lambda p, s: p.role is Role.POSITION,
+        _position,
+        "learned positions: as large as what they join",
+        ("dosovitskiy2021",),
+    ),
+    Rule(
+        "gpt2_position",
+        lambda p, s: p.role is Role.POSITION,
+        _small,
+        "learned positions: N(0, .02)",
+        ("radford2019",),
+    ),
+    Rule(
+        "token",
+        lambda p, s: p.role is Role.TOKEN,
+        _token,
+        "class and mask tokens: practically zero",
+        ("dosovitskiy2021",),
+    ),
+    Rule(
+        "relative_bias",
+        lambda p, s: p.role is Role.RELATIVE_BIAS,
+        _relative,
+        "offsets of attention logits: near zero",
+        ("liu2021",),
+    ),
+)

@@ -1,0 +1,76 @@
+"""Questions rules ask of the specs, answered in one place."""
+
+from __future__ import annotations
+
+from initadvisor.graph.spec import Branch, Confidence, ModelSpec, NormStyle, ParamSpec
+from initadvisor.types import WEIGHT_ROLES, Role
+
+ATTENTION_ROLES = frozenset({Role.QUERY, Role.KEY, Role.VALUE, Role.QKV, Role.ATTN_OUT})
+
+
+def is_weight(param: ParamSpec) -> bool:
+    """A linear map with at least two axes."""
+    return param.role in WEIGHT_ROLES and len(param.shape) >= 2
+
+
+def sure(param: ParamSpec) -> bool:
+    """Only what the executed ops leave no doubt about may be filled with zeros or with anything daring."""
+    return param.confidence is Confidence.CERTAIN
+
+
+def branch_of(param: ParamSpec, spec: ModelSpec) -> Branch | None:
+    """The residual branch a parameter lies on, None where it lies on none."""
+    if param.branch is None or not 0 <= param.branch < len(spec.branches):
+        return None
+    return spec.branches[param.branch]
+
+
+def residual_count(spec: ModelSpec) -> int:
+    """Branches that add up along the longest path; at least one."""
+    return max(1, spec.residual_depth or len(spec.branches))
+
+
+def ends_branch(param: ParamSpec, spec: ModelSpec) -> bool:
+    """The weight whose output is what its branch adds to the stream, with no norm or learned factor in between."""
+    branch = branch_of(param, spec)
+    if branch is None or not is_weight(param) or param.role is Role.SHORTCUT:
+        return False
+    ends = param.branch_last or param.path in branch.last
+    return ends and branch.last_norm is None and branch.scale is None and param.branch_scale is None
+
+
+def is_transformer(spec: ModelSpec) -> bool:
+    """Some weight belongs to an attention."""
+    return any(p.role in ATTENTION_ROLES for p in spec.params)
+
+
+def has_style(spec: ModelSpec, style: NormStyle) -> bool:
+    """Most residual branches normalise in this place."""
+    return 2 * sum(b.style is style for b in spec.branches) > len(spec.branches)
+
+
+def has_norms(spec: ModelSpec) -> bool:
+    """Any weight is normalised before or after, or any norm has a scale."""
+    return any(p.norm_before or p.norm_after or p.role is Role.NORM_SCALE for p in spec.params)
+
+
+def is_tied(param: ParamSpec, spec: ModelSpec) -> bool:
+    """The tensor appears under another name as well."""
+    return param.tied_to is not None or any(p.tied_to == param.path for p in spec.params)
+
+
+def weight_of_bias(param: ParamSpec, spec: ModelSpec) -> ParamSpec | None:
+    """The weight a bias belongs to, None where it is not known."""
+    if param.bias_of is None or param.bias_of not in spec:
+        return None
+    return spec[param.bias_of]
+
+
+def gate_weight_of(param: ParamSpec, spec: ModelSpec) -> ParamSpec | None:
+    """For a matrix fed by a gated product: the weight on the activated side of that product."""
+    if param.role is not Role.MLP_OUT or param.branch is None:
+        return None
+    for other in spec.params:
+        if other.role is Role.MLP_GATE and other.branch == param.branch:
+            return other
+    return None

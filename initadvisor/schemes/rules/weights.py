@@ -1,0 +1,125 @@
+"""Linear maps: which gain, which fan, which distribution; and what is done where nothing is certain."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from initadvisor.graph.spec import ModelSpec, ParamSpec
+from initadvisor.schemes.rules.fills import fans_of, matrix_fill, matrix_parts, scaled
+from initadvisor.schemes.rules.gain import weight_gain
+from initadvisor.schemes.rules.reading import is_weight
+from initadvisor.schemes.rules.rule import Context, Proposal, Rule
+from initadvisor.schemes.scheme import Part
+from initadvisor.types import Role
+
+_FAMILY_WHY = {
+    "orthogonal": "orthogonal, so that no direction grows or dies with depth",
+    "delta_orthogonal": "orthogonal at the kernel's centre, so that the whole stack is an isometry",
+    "normal": "Gaussian, as the theory of the gain assumes",
+    "uniform": "uniform, whose tails are bounded",
+    "trunc_normal": "Gaussian without tails",
+}
+
+_MODE_WHY = {
+    "fan_in": "fan-in, which keeps the forward signal",
+    "fan_out": "fan-out, which keeps the gradients",
+    "fan_avg": "the mean of both fans, a compromise of signal and gradients",
+}
+
+
+def _applicable(param: ParamSpec, context: Context) -> Context:
+    """The context with a family this shape allows: a delta-orthogonal kernel may not narrow, and has taps."""
+    if context.family != "delta_orthogonal":
+        return context
+    fans = fans_of(param)
+    plain = len(param.shape) > 2 and fans.groups == 1 and fans.out_dim == 0
+    if plain and param.shape[0] >= param.shape[1]:
+        return context
+    return replace(context, family="orthogonal")
+
+
+def base_weight(param: ParamSpec, spec: ModelSpec, context: Context, factor: float = 1.0) -> Proposal:
+    """The family's fill at this layer's gain, times ``factor`` where the structure asks for one."""
+    gain, why = weight_gain(param, spec, context)
+    fitted = _applicable(param, context)
+    parts = matrix_parts(param, fitted, gain * factor * context.scale)
+    counted = "" if fitted.family.endswith("orthogonal") else f" over {_MODE_WHY[fitted.mode]}"
+    packed = f", each of its {len(param.slices)} packed maps by itself" if param.slices else ""
+    return Proposal(parts, f"{why}{counted}; {_FAMILY_WHY[fitted.family]}{packed}")
+
+
+def _hidden_weight(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    return base_weight(param, spec, context)
+
+
+def _cautious(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    """Variance-preserving Gaussian at gain 1: it neither silences nor floods whatever this tensor feeds."""
+    if len(param.shape) < 2:
+        return Proposal((), "nothing is known of its use, so its own values are kept")
+    careful = Context(family="normal")
+    parts = tuple(
+        Part(
+            matrix_fill(careful, piece.fans if piece else fans_of(param), 1.0),
+            piece.fans if piece else fans_of(param),
+            piece,
+        )
+        for piece in (param.slices or (None,))
+    )
+    return Proposal(
+        parts, f"its role is not certain ({param.note or param.op or 'no op recognised'}), so only its variance is kept"
+    )
+
+
+def _kept_unused(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    return Proposal((), "no executed op used it, so its own values are kept")
+
+
+def _selu_weight(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    parts = matrix_parts(param, Context(family="normal"), 1.0)
+    return Proposal(
+        parts,
+        "SELU holds mean 0 and variance 1 only if weights have variance 1/fan_in; torch's gain of 3/4 breaks that",
+    )
+
+
+def _shortcut(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    parts = matrix_parts(param, _applicable(param, context), 1.0)
+    return Proposal(parts, "it carries the residual stream itself, which must pass at its own size: gain 1")
+
+
+def scaled_weight(param: ParamSpec, spec: ModelSpec, context: Context, factor: float, why: str) -> Proposal:
+    """The base fill with every gain times ``factor`` and a reason of its own in front."""
+    base = base_weight(param, spec, context)
+    return Proposal(scaled(base.parts, factor), f"{why}; {base.reason}")
+
+
+RULES = (
+    Rule(
+        "selu_weight",
+        lambda p, s: is_weight(p) and "selu" in (p.input_activation, p.activation) and p.role is not Role.OUTPUT,
+        _selu_weight,
+        "weights around SELU: Gaussian of variance exactly 1/fan_in",
+        ("klambauer2017",),
+    ),
+    Rule(
+        "shortcut",
+        lambda p, s: is_weight(p) and p.role is Role.SHORTCUT,
+        _shortcut,
+        "projections on the skip path: gain 1",
+        ("he2016",),
+    ),
+    Rule(
+        "cautious_weight",
+        lambda p, s: p.role is Role.UNKNOWN or (is_weight(p) and p.confidence == "weak"),
+        _cautious,
+        "anything not understood: Gaussian at gain 1, never zeros",
+    ),
+    Rule("unused", lambda p, s: p.role is Role.UNUSED, _kept_unused, "parameters no op touched keep their values"),
+    Rule(
+        "linear_map",
+        lambda p, s: is_weight(p),
+        _hidden_weight,
+        "every linear map: the gain of the activation its input has been through, in the scheme's distribution",
+        ("he2015", "saxe2014", "poole2016"),
+    ),
+)

@@ -1,0 +1,115 @@
+"""Read back what was filled: declared against observed, with tolerances that follow from the number of elements."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from initadvisor.errors import VerificationError
+from initadvisor.initializers.card import Declared
+from initadvisor.schemes.scheme import FilledTensor
+
+_STANDARD_ERRORS = 7.0
+"""Allowed distance in standard errors. One normal figure passes this in 3e-12 of draws: a model of ten thousand tensors
+applied ten thousand times raises no false alarm, while a wrong fan (a factor of √2 or more) of 200 elements is caught."""
+
+_NORMAL_KURTOSIS = 3.0
+"""Fourth standardised moment of a normal; no fill without zeros has more."""
+
+_ROUNDING = 8.0
+"""Units in the last place of the parameter's dtype allowed on top: drawing, scaling and casting round once each."""
+
+
+def _moments(values: torch.Tensor) -> tuple[float, float, float, float, float]:
+    """Mean, standard deviation, kurtosis, minimum and maximum, in double precision for what is small."""
+    flat = values.detach().reshape(-1)
+    flat = flat.float() if flat.dtype in (torch.float16, torch.bfloat16) else flat
+    mean = float(flat.mean(dtype=torch.float64))
+    low, high = (float(v) for v in torch.aminmax(flat))
+    if low == high:
+        return low, 0.0, _NORMAL_KURTOSIS, low, high
+    centred = flat - mean
+    squares = centred.square_()
+    variance = float(squares.mean(dtype=torch.float64))
+    fourth = float(squares.square_().mean(dtype=torch.float64))
+    kurtosis = fourth / variance**2 if variance > 0 and math.isfinite(fourth) else _NORMAL_KURTOSIS
+    return mean, math.sqrt(variance), kurtosis, low, high
+
+
+def check_declared(path: str, initializer: str, values: torch.Tensor, declared: Declared) -> FilledTensor:
+    """Compare the elements of one filled region with what its initializer declares.
+
+    Args:
+        path: of the parameter, with its slice, for the message.
+        initializer: name of what filled it.
+        values: the elements as read back, in the parameter's dtype.
+        declared: what they should look like.
+
+    Raises:
+        VerificationError: not finite, or mean, standard deviation or bounds are further off than chance allows.
+
+    Example:
+        >>> check_declared("w", "constant", torch.ones(4), Declared(mean=1.0, std=0.0)).mean
+        1.0
+    """
+    mean, std, kurtosis, low, high = _moments(values)
+    count = values.numel()
+    if not (math.isfinite(mean) and math.isfinite(std)):
+        raise VerificationError(
+            f"{path}: {initializer} left values that are not finite in {values.dtype}; lower its gain or keep the "
+            "parameter in float32"
+        )
+    grain = _ROUNDING * float(torch.finfo(values.dtype).eps)
+    scale = max(abs(low), abs(high), declared.std or 0.0)
+    slack = grain * scale
+    if declared.mean is not None:
+        error = _STANDARD_ERRORS * (declared.std if declared.std is not None else std) / math.sqrt(count) + slack
+        _demand(path, initializer, "mean", mean, declared.mean, error, count)
+    if declared.std is not None:
+        # Var(s²) ≈ σ⁴(κ−1)/n, hence s has the standard error σ√((κ−1)/4n). Sparse fills have a large κ, which the
+        # sample itself shows.
+        spread = declared.std * math.sqrt((max(kurtosis, _NORMAL_KURTOSIS) - 1) / (4 * count))
+        # The sample's mean was subtracted: its expected square is short by a factor 1−1/n.
+        bias = declared.std * (1 - math.sqrt(1 - 1 / count)) if count > 1 else declared.std
+        _demand(
+            path, initializer, "standard deviation", std, declared.std, _STANDARD_ERRORS * spread + bias + slack, count
+        )
+    if declared.low is not None and low < declared.low - slack:
+        raise VerificationError(
+            f"{path}: {initializer} declares no element below {declared.low:.6g}, read back {low:.6g}"
+        )
+    if declared.high is not None and high > declared.high + slack:
+        raise VerificationError(
+            f"{path}: {initializer} declares no element above {declared.high:.6g}, read back {high:.6g}"
+        )
+    return FilledTensor(path, initializer, declared.mean, declared.std, mean, std)
+
+
+def _demand(path: str, initializer: str, what: str, seen: float, declared: float, error: float, count: int) -> None:
+    if abs(seen - declared) > error:
+        raise VerificationError(
+            f"{path}: {initializer} declares {what} {declared:.6g}, read back {seen:.6g} from {count} elements "
+            f"(chance allows ±{error:.2g}); the initializer and its declaration disagree, or something rewrote the tensor"
+        )
+
+
+def check_written(path: str, wrote: torch.Tensor, read: torch.Tensor, *, recomputed: bool) -> None:
+    """Demand that what is read back is what was written: to the bit, or to rounding where it is recomputed.
+
+    Raises:
+        VerificationError: they differ.
+
+    Example:
+        >>> check_written("w", torch.ones(2), torch.ones(2), recomputed=False)
+    """
+    if recomputed:
+        tolerance = _ROUNDING * float(torch.finfo(wrote.dtype).eps)
+        same = torch.allclose(wrote.float(), read.float(), rtol=tolerance, atol=tolerance * float(wrote.abs().max()))
+    else:
+        same = torch.equal(wrote, read)
+    if not same:
+        raise VerificationError(
+            f"{path}: the weight reads back different from what was written; its module recomputes it in a way that "
+            "has no inverse here. Remove the parametrization, fill, and register it again"
+        )
