@@ -32,7 +32,7 @@ from initadvisor.recipe_symbols import NEED_ANALYSIS, gain_value
 from initadvisor.recipe_yaml import parse, read_text
 from initadvisor.schemes.apply import apply_scheme
 from initadvisor.schemes.paths import matches
-from initadvisor.schemes.rules.fills import default_fans, sliced_fans
+from initadvisor.schemes.rules.fills import FAN_FREE, ONE_VALUE, default_fans, sliced_fans
 from initadvisor.schemes.scheme import ApplyResult, Assignment, Calibration, Fill, Part, Scheme, SchemeKind
 from initadvisor.types import Fans, Role, Slice
 
@@ -87,7 +87,7 @@ class Recipe(_Strict):
             spec: the model's reading (:func:`initadvisor.analyze`).
 
         Raises:
-            RecipeError: a parameter is matched by no rule or by several, a rule matches nothing, or a slice does not fit.
+            RecipeError: a parameter is matched by no rule or by several, a rule matches nothing, or a slice misfits.
         """
         names = _names_of(spec)
         chosen: dict[str, int] = {}
@@ -116,7 +116,7 @@ class Recipe(_Strict):
                 continue
             if param.path not in chosen:
                 raise RecipeError(
-                    f'no rule of recipe "{self.name}" matches {param.path} {param.shape}; add one, or keep it on purpose with init: keep'
+                    f'no rule of recipe "{self.name}" matches {param.path} {param.shape}; add one, or say init: keep'
                 )
             assignments.append(self._assignment(chosen[param.path], param, spec))
         calibrations = tuple(Calibration(c.method, tuple(sorted(c.args.items()))) for c in self.calibrations)
@@ -252,7 +252,7 @@ def _fill(rule: RuleModel, part: SliceModel | None, param: ParamSpec, spec: Mode
 
 def _parts(rule: RuleModel, param: ParamSpec, spec: ModelSpec, what: str) -> tuple[Part, ...]:
     own = _fans(rule.fans, default_fans(param, spec))
-    if rule.whole or not (param.slices or rule.slices):
+    if rule.whole or not (param.slices or rule.slices) or (rule.init in ONE_VALUE and not rule.slices):
         if rule.slices:
             raise RecipeError(f"{what}: whole and slices exclude each other")
         _demand_fans(rule, param, what)
@@ -291,16 +291,10 @@ def _placed(name: str, model: SliceModel, param: ParamSpec, own: Fans) -> Slice:
 
 
 def _demand_fans(rule: RuleModel, param: ParamSpec, what: str) -> None:
-    if rule.fans is None and param.fans is None and len(param.shape) >= 2 and not _free_of_fans(str(rule.init)):
+    if rule.fans is None and param.fans is None and len(param.shape) >= 2 and rule.init not in FAN_FREE:
         raise RecipeError(
             f"{what}: its fans cannot be told from the layer alone; pass sample_batch, or give fans in the recipe"
         )
-
-
-def _free_of_fans(init: str) -> bool:
-    from initadvisor.schemes.rules.fills import FAN_FREE
-
-    return init in FAN_FREE
 
 
 def loads_recipe(text: str, source: str = "recipe") -> Recipe:
@@ -318,7 +312,7 @@ def loads_recipe(text: str, source: str = "recipe") -> Recipe:
         ... name: x
         ... rules: [{match: "**", init: xavier_nromal, reason: typo}]''')
         Traceback (most recent call last):
-        initadvisor.errors.RecipeError: recipe:3: rules[0].init: unknown initializer "xavier_nromal"; did you mean "xavier_normal"?
+        initadvisor.errors.RecipeError: recipe:3: rules[0].init: unknown initializer "xavier_nromal"; did you mean ...
     """
     data, lines = parse(text, source)
     data = migrate(data, source, lines)

@@ -14,7 +14,7 @@ from initadvisor.recipe import Recipe
 from initadvisor.recipe_model import KEEP, CalibrationModel, FansModel, Provenance, RuleModel, Selector, SliceModel
 from initadvisor.recipe_yaml import block, flow, number, scalar, text_field
 from initadvisor.schemes.paths import fold, skeleton
-from initadvisor.schemes.rules.fills import FAN_FREE, default_fans, sliced_fans
+from initadvisor.schemes.rules.fills import FAN_FREE, ONE_VALUE, default_fans, sliced_fans
 from initadvisor.schemes.scheme import Assignment, Part, Scheme, SchemeKind
 from initadvisor.types import Fans
 
@@ -88,11 +88,11 @@ def _body(param: ParamSpec, spec: ModelSpec, assignment: Assignment) -> dict[str
         fans = _own_fans(param, spec, first, default_fans(param, spec), told=told)
         if fans is not None:
             fields["fans"] = fans
-        if param.slices:
+        if param.slices and first.fill.initializer not in ONE_VALUE:
             fields["whole"] = True
         return fields
     common, _ = Counter(json.dumps(_fill_fields(p), sort_keys=True) for p in assignment.parts).most_common(1)[0]
-    fields = json.loads(common)
+    fields = dict(json.loads(common))
     told = _told_by_layer(param, _GATED_LAYERS)
     slices = {}
     for part in assignment.parts:
@@ -178,7 +178,7 @@ def _fold_entries(entries: Sequence[_Entry]) -> list[RuleModel]:
             known[0].extend(used)
             known[1].extend(group)
     order = {path: index for index, path in enumerate(everything)}
-    rules = []
+    rules: list[RuleModel] = []
     for table, override in ((general, False), (special, True)):
         in_order = sorted(table.values(), key=lambda item: min(order[e.path] for e in item[1]))
         rules.extend(_rule(patterns, group, override=override) for patterns, group in in_order)

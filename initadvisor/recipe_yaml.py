@@ -43,9 +43,13 @@ def _construct(node: yaml.Node, where: tuple[str | int, ...], lines: Lines, sour
     if isinstance(node, yaml.SequenceNode):
         return [_construct(item, (*where, i), lines, source) for i, item in enumerate(node.value)]
     try:
-        return yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]
+        return yaml.SafeLoader("").construct_object(node)
     except yaml.YAMLError as error:
         raise RecipeError(f"{source}:{node.start_mark.line + 1}: {_one_line(error)}") from error
+
+
+def _at(mark: Any) -> str:
+    return f":{mark.line + 1}" if mark is not None else ""
 
 
 def _one_line(error: Exception) -> str:
@@ -53,7 +57,7 @@ def _one_line(error: Exception) -> str:
 
 
 def parse(text: str, source: str) -> tuple[dict[str, Any], Lines]:
-    """Values of a recipe's text and the line of every field.
+    r"""Values of a recipe's text and the line of every field.
 
     Only plain data is read: tags that would build Python objects, anchors and duplicate keys are refused.
 
@@ -65,18 +69,18 @@ def parse(text: str, source: str) -> tuple[dict[str, Any], Lines]:
         RecipeError: not YAML, or more than plain data.
 
     Example:
-        >>> parse("name: a\\nrules:\\n  - init: zeros", "r.yaml")[1][("rules", 0, "init")]
+        >>> parse("name: a\nrules:\n  - init: zeros", "r.yaml")[1][("rules", 0, "init")]
         3
     """
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise RecipeError(f"{source}:{event.start_mark.line + 1}: anchors and aliases are not part of a recipe")
+                raise RecipeError(f"{source}{_at(event.start_mark)}: anchors and aliases are not part of a recipe")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark is not None else ""
-        raise RecipeError(f"{source}{line}: not valid YAML: {_one_line(error)}") from error
+        raise RecipeError(
+            f"{source}{_at(getattr(error, 'problem_mark', None))}: not valid YAML: {_one_line(error)}"
+        ) from error
     except RecursionError as error:
         raise RecipeError(f"{source}: nested too deeply") from error
     if not isinstance(node, yaml.MappingNode):

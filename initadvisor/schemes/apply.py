@@ -66,7 +66,8 @@ def plan_scheme(scheme: Scheme, model: nn.Module) -> Plan:
         path = canonical.get(assignment.path)
         if path is None:
             raise SchemeError(
-                f'scheme "{scheme.name}": the model has no parameter {assignment.path}; {nearest(assignment.path, canonical)}'
+                f'scheme "{scheme.name}": the model has no parameter {assignment.path}; '
+                f"{nearest(assignment.path, canonical)}"
             )
         if path in chosen:
             raise SchemeError(
@@ -279,4 +280,5 @@ def apply_scheme(scheme: Scheme, model: nn.Module, *, seed: int = 0, batch: Any 
 def _calibrate(scheme: Scheme, model: nn.Module, batch: Batch, seed: int) -> tuple[str, ...]:
     from initadvisor.schemes.data_driven.registry import calibrate
 
-    return calibrate(scheme, model, batch, seed=seed)
+    notes: tuple[str, ...] = calibrate(scheme, model, batch, seed=seed)
+    return notes

@@ -11,7 +11,7 @@ from torch import nn
 from initadvisor.errors import SchemeError
 from initadvisor.graph.spec import ModelSpec, ParamSpec
 from initadvisor.schemes.rules import registry
-from initadvisor.schemes.rules.fills import FAN_FREE, default_fans
+from initadvisor.schemes.rules.fills import FAN_FREE, ONE_VALUE, default_fans
 from initadvisor.schemes.rules.rule import Context, Rule
 from initadvisor.schemes.scheme import Assignment, Part, Scheme, SchemeKind
 from initadvisor.schemes.slots import SlotKind, slots_of
@@ -48,7 +48,14 @@ def companions_of(model: nn.Module) -> frozenset[str]:
 
 
 def _canonical(param: ParamSpec, spec: ModelSpec, parts: tuple[Part, ...]) -> tuple[Part, ...]:
-    """Equal fills in equal words: arguments sorted, and default fans where the initializer does not look at them."""
+    """Equal fills in equal words.
+
+    Arguments are sorted, fans are the default ones where the initializer does not look at them, and a packed tensor
+    that holds one value throughout is filled as a whole.
+    """
+    fills = {part.fill for part in parts}
+    if len(parts) > 1 and len(fills) == 1 and parts[0].fill.initializer in ONE_VALUE:
+        parts = (Part(parts[0].fill, default_fans(param, spec)),)
     made = []
     for part in parts:
         fill = replace(part.fill, args=tuple(sorted(part.fill.args)))
@@ -122,11 +129,12 @@ def dead_branches(scheme: Scheme, spec: ModelSpec, constants: Mapping[str, float
         zero_weights = [w for w in branch.last if _is_zero(by_path.get(w), constants)]
         if len(zero_gates) + bool(zero_weights) > 1:
             found.extend([*zero_gates, *zero_weights])
-    for param in spec.params:
-        if param.gate_partner is not None and all(
-            _is_zero(by_path.get(p), constants) for p in (param.path, param.gate_partner)
-        ):
-            found.append(param.path)
+    found.extend(
+        p.path
+        for p in spec.params
+        if p.gate_partner is not None
+        and all(_is_zero(by_path.get(path), constants) for path in (p.path, p.gate_partner))
+    )
     return tuple(dict.fromkeys(found))
 
 
@@ -154,7 +162,8 @@ def scheme_from_rules(
     dead = dead_branches(scheme, spec, chosen.constants)
     if dead:
         raise SchemeError(
-            f'scheme "{name}" zeroes both a gate and the weight behind it ({", ".join(dead)}); no gradient would reach either'
+            f'scheme "{name}" zeroes both a gate and the weight behind it ({", ".join(dead)}); '
+            "no gradient would reach either"
         )
     return scheme
 

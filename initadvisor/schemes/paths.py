@@ -1,7 +1,7 @@
-"""Path patterns: which parameters a rule of a recipe or a protection speaks for, and the way back from paths to patterns.
+"""Path patterns: which parameters a recipe or a protection speaks for, and the way back to patterns.
 
-A pattern is a dotted path in which ``*`` stands for one name (or part of it), ``**`` for any number of names, ``{0..5}``
-for a range of numbers and ``{a,b}`` for a choice.
+A pattern is a dotted path in which ``*`` stands for one name (or part of it), ``**`` for any number of names,
+``{0..5}`` for a range of numbers and ``{a,b}`` for a choice.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ MOST_CANDIDATES = 24
 
 _DEFAULT_PRIOR = 0.62
 _DEFAULT_PRIOR_LANGUAGE = 1.05
-"""torch's default in a pre-norm language model with unit embeddings of its own: there it was best of nineteen methods."""
+"""torch's default in a pre-norm language model with unit embeddings: there it was best of nineteen methods."""
 
 
 def _pre_norm_language(spec: ModelSpec) -> bool:

@@ -1,8 +1,8 @@
 """Where a parameter lives in a module tree and how a value gets into it.
 
 A parameter is not always a plain tensor: its weight may be recomputed from originals (weight norm, spectral norm, any
-registered parametrization), be sharded over processes (DTensor), or be one tensor under two names. A :class:`Slot` hides
-that behind "write this value" and "read it back".
+registered parametrization), be sharded over processes (DTensor), or be one tensor under two names. A :class:`Slot`
+hides that behind "write this value" and "read it back".
 """
 
 from __future__ import annotations
@@ -189,7 +189,8 @@ def _write_parametrized(slot: Slot, value: torch.Tensor) -> None:
     device = slot.param.device
     originals: Any = value.to(device)
     for step in reversed(list(plist.children())):
-        originals = step.right_inverse(originals) if hasattr(step, "right_inverse") else originals
+        inverse: Any = getattr(step, "right_inverse", None)
+        originals = inverse(originals) if inverse is not None else originals
     # Not through `setattr(module, name, value)`: that swaps storages, which optimizers and flat RNN weights hold on to.
     pieces = list(originals) if isinstance(originals, (tuple, list)) else [originals]
     names = ["original"] if len(pieces) == 1 else [f"original{i}" for i in range(len(pieces))]

@@ -12,7 +12,7 @@ from initadvisor.schemes.scheme import FilledTensor
 
 _STANDARD_ERRORS = 7.0
 """Allowed distance in standard errors. One normal figure passes this in 3e-12 of draws: a model of ten thousand tensors
-applied ten thousand times raises no false alarm, while a wrong fan (a factor of √2 or more) of 200 elements is caught."""
+applied ten thousand times raises no false alarm, while a wrong fan (a factor of √2) of 200 elements is caught."""
 
 _NORMAL_KURTOSIS = 3.0
 """Fourth standardised moment of a normal; no fill without zeros has more."""
@@ -90,7 +90,7 @@ def _demand(path: str, initializer: str, what: str, seen: float, declared: float
     if abs(seen - declared) > error:
         raise VerificationError(
             f"{path}: {initializer} declares {what} {declared:.6g}, read back {seen:.6g} from {count} elements "
-            f"(chance allows ±{error:.2g}); the initializer and its declaration disagree, or something rewrote the tensor"
+            f"(chance allows ±{error:.2g}); initializer and declaration disagree, or something rewrote the tensor"
         )
 
 

@@ -79,10 +79,8 @@ def _default(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     kind = _module_type(param)
     if kind in _LINEAR or kind in _CONV:
         return _linear_default(param, spec)
-    if kind == "Bilinear":
-        fan = float(param.shape[1]) if len(param.shape) == 3 else float("nan")
-        known = len(param.shape) == 3
-        return _uniform(param, fan, "torch draws U(±1/√in1_features)") if known else Proposal((), "kept as it came")
+    if kind == "Bilinear" and len(param.shape) == 3:
+        return _uniform(param, float(param.shape[1]), "torch draws U(±1/√in1_features)")
     if kind in ("Embedding", "EmbeddingBag"):
         return Proposal(normal(param, 1.0), "torch draws embeddings N(0, 1)")
     if kind in _NORMS:
@@ -96,9 +94,9 @@ def _default(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     if kind == "PReLU":
         value = context.constants.get(param.path, _PRELU)
         return Proposal(constant(param, value), f"the slope its author chose, {value:g}")
-    value = context.constants.get(param.path)
-    if value is not None:
-        return Proposal(constant(param, value), f"its module fills it with {value:g}")
+    found = context.constants.get(param.path)
+    if found is not None:
+        return Proposal(constant(param, found), f"its module fills it with {found:g}")
     return Proposal(
         (), f"{param.module_type or 'its module'} is no layer of torch's; the values its author gave it are kept"
     )

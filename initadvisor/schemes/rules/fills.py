@@ -62,6 +62,9 @@ def sliced_fans(fans: Fans, shape: tuple[int, ...], dim: int, size: int) -> Fans
 FAN_FREE = frozenset({"zeros", "ones", "constant", "normal", "uniform", "trunc_normal"})
 """Initializers that do not look at fans."""
 
+ONE_VALUE = frozenset({"zeros", "ones", "constant"})
+"""Initializers for which it makes no difference whether a packed tensor is filled whole or part by part."""
+
 
 def whole(param: ParamSpec, fill: Fill) -> tuple[Part, ...]:
     """One fill for the whole tensor."""

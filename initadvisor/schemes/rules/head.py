@@ -12,10 +12,10 @@ from initadvisor.schemes.scheme import Fill, Part
 from initadvisor.types import Role
 
 _SMALL_HEAD = 0.1
-"""Gain of a small head: logits of about .1, a loss within one percent of ln C, and still a gradient for the layers before."""
+"""Gain of a small head: logits of about .1, a loss within 1% of ln C, and still a gradient behind it."""
 
 _POLICY_HEAD = 0.01
-"""Gain of a policy's last layer: actions start nearly uniform (Andrychowicz et al. 2021, recommendation of section 3.2)."""
+"""Gain of a policy's last layer: actions start nearly uniform (Andrychowicz et al. 2021, section 3.2)."""
 
 _NO_SHARE = 0.5
 """Counts given to a class the batch happens not to hold, so that its logarithm is finite."""

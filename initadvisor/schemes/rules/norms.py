@@ -46,7 +46,7 @@ def _spread_bias(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposa
     fans = fans_of(weight) if weight is not None else fans_of(param)
     return Proposal(
         (Part(Fill("torch_linear"), fans),),
-        f"with {fans.fan_in:g} inputs and zero biases every unit would bend on a line through the origin, so they are spread",
+        f"with {fans.fan_in:g} inputs and zero biases all units would bend on lines through the origin",
     )
 
 

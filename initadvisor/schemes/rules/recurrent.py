@@ -28,7 +28,7 @@ def _hidden(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     gates = f"each of its {len(param.slices)} gates " if param.slices else ""
     return Proposal(
         _per_gate(param, Fill("orthogonal"), context),
-        f"{gates}orthogonal by itself: it is multiplied at every time step, and only an isometry neither explodes nor vanishes",
+        f"{gates}orthogonal by itself: it acts at every time step, and only an isometry neither explodes nor vanishes",
     )
 
 

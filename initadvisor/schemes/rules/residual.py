@@ -26,7 +26,7 @@ def _sqrt_norm(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     count = residual_count(spec)
     return Proposal(
         constant(param, round(1 / math.sqrt(count), 6)),
-        f"it ends its branch, so it is what scales it: 1/√{count} for {count} branches (the weight before it has no say)",
+        f"it ends its branch, so it is what scales it: 1/√{count} for {count} branches (the weight before has no say)",
     )
 
 
@@ -39,7 +39,7 @@ def _zero_weight(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposa
 
 
 def modulated(spec: ModelSpec) -> bool:
-    """Some weight writes scales or gates of the stream: its zero and a branch's zero would block each other's gradient."""
+    """Some weight writes scales or gates of the stream: its zero and a branch's would block each other's gradient."""
     return any(p.role is Role.MODULATION for p in spec.params)
 
 
