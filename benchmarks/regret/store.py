@@ -15,7 +15,6 @@ from benchmarks.regret.train import Curve, evaluation_steps
 from initadvisor.schemes.scheme import Scheme
 
 RESULTS = Path(__file__).parent / "results"
-SIGNIFICANT_DIGITS = 6
 CURRENT_DIGEST = "current"
 
 
@@ -35,11 +34,11 @@ def digest(scheme: Scheme | None) -> str:
     return hashlib.sha256(repr((does, scheme.calibrations)).encode()).hexdigest()[:12]
 
 
-def _short(x: float) -> float | None:
-    return float(f"{x:.{SIGNIFICANT_DIGITS}g}") if math.isfinite(x) else None
+def _known(x: float) -> float | None:
+    return x if math.isfinite(x) else None
 
 
-def _long(x: float | None) -> float:
+def _number(x: float | None) -> float:
     return math.nan if x is None else x
 
 
@@ -85,8 +84,8 @@ class Store:
         for row in read_lines(self.curves_file(task)):
             if row["version"] != task.version:
                 continue
-            heldout = tuple(_long(x) for x in row["heldout"])
-            train = tuple(_long(x) for x in row["train"])
+            heldout = tuple(_number(x) for x in row["heldout"])
+            train = tuple(_number(x) for x in row["train"])
             curve = Curve(steps[: len(heldout)], heldout, train, row["diverged"], row["seconds"], row["fill_seconds"])
             found[Key(row["digest"], row["lr"], row["seed"])] = curve
         return found
@@ -98,11 +97,11 @@ class Store:
             "digest": key.digest,
             "lr": key.lr,
             "seed": key.seed,
-            "heldout": [_short(x) for x in curve.heldout],
-            "train": [_short(x) for x in curve.train],
+            "heldout": [_known(x) for x in curve.heldout],
+            "train": [_known(x) for x in curve.train],
             "diverged": curve.diverged,
-            "seconds": round(curve.seconds, 3),
-            "fill_seconds": round(curve.fill_seconds, 3),
+            "seconds": curve.seconds,
+            "fill_seconds": curve.fill_seconds,
             "version": task.version,
         }
         append_line(self.curves_file(task), row)

@@ -6,7 +6,6 @@ import math
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +15,10 @@ from initadvisor.schemes.scheme import Scheme
 
 EVALUATIONS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Shares of the full length at which the held-out loss is read: dense early, where short trials stop."""
+
+
+SIGNIFICANT_DIGITS = 6
+"""Losses are rounded at the source, so that a rate chosen from memory is the rate chosen from disk."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,15 @@ def train(task: Task, scheme: Scheme | None, lr: float, seed: int) -> Curve:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         steps, heldout, mean_train, diverged = _run(task, model.train(), lr, seed)
-    return Curve(steps, heldout, mean_train, diverged, time.process_time() - filled, filled - began)
+    seconds, fill_seconds = round(time.process_time() - filled, 3), round(filled - began, 3)
+    return Curve(steps, _rounded(heldout), _rounded(mean_train), diverged, seconds, fill_seconds)
 
 
-def _run(task: Task, model: nn.Module, lr: float, seed: int) -> tuple[Any, Any, Any, bool]:
+def _rounded(losses: list[float]) -> tuple[float, ...]:
+    return tuple(float(f"{x:.{SIGNIFICANT_DIGITS}g}") for x in losses)
+
+
+def _run(task: Task, model: nn.Module, lr: float, seed: int) -> tuple[tuple[int, ...], list[float], list[float], bool]:
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = fused(task.optimizer)(trained, lr=lr)
     wanted = evaluation_steps(task.steps)
@@ -106,5 +114,5 @@ def _run(task: Task, model: nn.Module, lr: float, seed: int) -> tuple[Any, Any, 
             heldout.append(heldout_loss(task, model))
             mean_train.append(float(total) / step)
             if not (math.isfinite(heldout[-1]) and math.isfinite(mean_train[-1])):
-                return tuple(steps), tuple(heldout), tuple(mean_train), True
-    return tuple(steps), tuple(heldout), tuple(mean_train), False
+                return tuple(steps), heldout, mean_train, True
+    return tuple(steps), heldout, mean_train, False

@@ -12,6 +12,7 @@ from benchmarks.regret.store import CURRENT_DIGEST, Key, Store, digest
 from benchmarks.regret.table import build
 from benchmarks.regret.tasks import TASKS
 from benchmarks.regret.train import Curve, evaluation_steps
+from benchmarks.regret.train import train as real_train
 from initadvisor.schemes.scheme import Assignment, Calibration, Fill, Part, Scheme, SchemeKind
 from initadvisor.types import Fans
 
@@ -75,6 +76,15 @@ def test_the_store_gives_back_what_it_was_given(tmp_path):
     assert store.curves(replace(TASK, version=TASK.version + 1)) == {}
     assert store.forget(TASK, ["x"]) == 1
     assert store.curves(TASK) == {}
+
+
+def test_what_is_trained_survives_the_disk_unchanged(tmp_path):
+    # Otherwise near ties between rates are broken one way in memory and another way when going on.
+    store = Store(tmp_path)
+    curve = real_train(TASK, None, TASK.lrs[0], 3)
+    store.add(TASK, "current", Key(CURRENT_DIGEST, TASK.lrs[0], 3), curve)
+    back = store.curves(TASK)[Key(CURRENT_DIGEST, TASK.lrs[0], 3)]
+    assert (back.heldout, back.train[1:], back.seconds) == (curve.heldout, curve.train[1:], curve.seconds)
 
 
 def test_a_table_needs_every_training_of_every_scheme(trained, tmp_path, monkeypatch):
