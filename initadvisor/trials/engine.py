@@ -1,0 +1,291 @@
+"""Run members: in this process or over several, looped or batched, whichever a short probe finds faster."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from initadvisor.schemes.scheme import Scheme
+from initadvisor.trials.loop import train_members, trial_process
+from initadvisor.trials.member import MemberKey, MemberState, pack, unpack
+from initadvisor.trials.task import TrainingTask
+from initadvisor.types import CURRENT
+
+MAX_WORKERS = 8
+"""Processes at most: each holds a copy of the working model, and a race has only so many members at a time."""
+
+WORTH_A_POOL = 1.0
+"""Seconds of looped training from which starting processes (about 0.1 s) pays."""
+
+CHUNKS_PER_WORKER = 3
+"""Jobs per worker and call: enough for an even load, few enough that members of a draw stay together."""
+
+PROBE_STEPS = 5
+"""Steps that are timed to plan a budget in seconds; corrected by what the race itself measures."""
+
+CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Where containers state how much processor they really have."""
+
+
+def processors() -> int:
+    """Processors this process may use: its affinity, and the container's quota where there is one."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = CGROUP_QUOTA.read_text().split()[:2]
+        count = min(count, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        pass  # no container, or one without a limit ("max")
+    return max(1, count)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A chunk of members to train on; what travels to a worker.
+
+    Attributes:
+        states: the members.
+        until: steps at which to stop.
+        evals: steps at which to score.
+        schemes: those the worker may not know.
+    """
+
+    states: tuple[MemberState, ...]
+    until: int
+    evals: tuple[int, ...]
+    schemes: Mapping[str, Scheme]
+
+
+Context = tuple[TrainingTask, dict[str, Scheme]]
+_INHERITED: dict[int, Context] = {}
+"""What forked workers find in memory, so that neither models nor losses defined in a script need to be pickled."""
+_TOKENS = itertools.count()
+
+
+def _run(context: Context, job: Job) -> list[MemberState]:
+    task, known = context
+    return train_members(task, {**known, **job.schemes}, job.states, job.until, job.evals)
+
+
+def _start_worker() -> None:
+    # Ctrl-C reaches the whole group of processes; only the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _work(token: int, packed: bytes | None, job_bytes: bytes) -> bytes:
+    """In a worker: take a job out of bytes, run it single-threaded, put its result into bytes."""
+    job: Job = unpack(job_bytes)
+    with trial_process(threads=1):
+        context: Context = _INHERITED[token] if packed is None else unpack(packed)
+        states = [
+            replace(s, checkpoint=unpack(s.checkpoint)) if isinstance(s.checkpoint, bytes) else s for s in job.states
+        ]
+        done = _run(context, replace(job, states=tuple(states)))
+    return pack([replace(s, checkpoint=None if s.checkpoint is None else pack(s.checkpoint)) for s in done])
+
+
+class Engine:
+    """Trains members of one task; a context manager, since it may hold processes.
+
+    Attributes:
+        notes: what happened that a report should tell.
+        steps: optimizer steps taken so far, of all members.
+        started: members that were started.
+    """
+
+    def __init__(
+        self,
+        task: TrainingTask,
+        schemes: Sequence[Scheme],
+        *,
+        executor: Executor | None = None,
+        workers: int | None = None,
+    ) -> None:
+        self.task = task
+        self.schemes = {s.name: s for s in schemes}
+        self.notes: list[str] = []
+        self.steps = 0
+        self.started = 0
+        self.busy = 0.0
+        self._given = executor
+        self._pool: ProcessPoolExecutor | None = None
+        self._packed: bytes | None = None
+        self._token = next(_TOKENS)
+        self._inherited: set[str] = set()
+        self.workers = self._possible_workers() if workers is None else max(1, workers)
+        self.step_seconds: float | None = None
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes this engine started; a given executor is left alone."""
+        _INHERITED.pop(self._token, None)
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            alive = list((pool._processes or {}).values())
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in alive:
+                process.terminate()
+            for process in alive:
+                process.join(timeout=5)
+
+    def _possible_workers(self) -> int:
+        if self._given is not None:
+            return int(getattr(self._given, "_max_workers", 0) or processors())
+        forks = "fork" in multiprocessing.get_all_start_methods()
+        on_cpu = self.task.device.type == "cpu" and not (torch.cuda.is_available() and torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+        if not forks or not on_cpu or multiprocessing.current_process().daemon:
+            return 1
+        return min(MAX_WORKERS, processors())
+
+    @property
+    def description(self) -> str:
+        """How members are run, for the report."""
+        where = f"{self.workers} single-threaded processes" if self._parallel else "this process"
+        return f"one member after another in {where}"
+
+    @property
+    def _parallel(self) -> bool:
+        return self._given is not None or self._pool is not None
+
+    def add(self, scheme: Scheme) -> None:
+        """Make a scheme known that was found during the race."""
+        self.schemes[scheme.name] = scheme
+
+    def rate(self) -> float | None:
+        """Optimizer steps per second of wall time that can be expected; None before anything was timed."""
+        return None if self.step_seconds is None else self.workers / self.step_seconds
+
+    def probe(self, seed: int) -> float:
+        """Time a few steps of the weights as they came; optimizer steps per second that can be expected."""
+        state = MemberState(MemberKey("probe", CURRENT, seed, self.task.rates[0]))
+        with trial_process(threads=self._threads_here()):
+            for count in (1, PROBE_STEPS):  # the first step pays for warming up
+                began = time.perf_counter()
+                after = _run((self.task, self.schemes), Job((state,), count, (), {}))[0]
+                self.step_seconds = (time.perf_counter() - began) / max(1, after.steps)
+                self.steps += after.steps
+        assert self.step_seconds is not None
+        return self.workers / self.step_seconds
+
+    def _threads_here(self) -> int | None:
+        return 1 if self.workers > 1 or self.task.device.type != "cpu" else None
+
+    def advance(self, states: Sequence[MemberState], until: int, evals: Sequence[int]) -> Iterator[list[MemberState]]:
+        """Train members on to ``until`` steps; yields them in groups, as they are done.
+
+        Args:
+            states: alive members; those that have the steps already are passed over.
+            until: steps at which to stop.
+            evals: steps at which to score; ``until`` should be among them.
+        """
+        todo = [s if s.checkpoint is not None else replace(s, steps=0, train=(), heldout=()) for s in states]
+        todo = [s for s in todo if s.alive and s.steps < until]
+        self.started += sum(s.steps == 0 for s in todo)
+        before = {s.key: s.steps for s in todo}
+        if self.step_seconds is None and len(todo) > 1 and self._given is None:
+            # The first member is timed alone: it says whether processes pay.
+            first, todo = todo[0], todo[1:]
+            yield from self._counted(self._here([first], until, evals), before)
+        for done in self._spread(todo, until, evals):
+            yield from self._counted([done], before)
+
+    def _counted(self, groups: Iterable[list[MemberState]], before: Mapping[Any, int]) -> Iterator[list[MemberState]]:
+        for done in groups:
+            self.steps += sum(s.steps - before[s.key] for s in done)
+            yield done
+
+    def _spread(self, todo: Sequence[MemberState], until: int, evals: Sequence[int]) -> Iterator[list[MemberState]]:
+        ahead = sum(until - s.steps for s in todo) * (self.step_seconds or 0.0)
+        worth = self._pool is not None or ahead > WORTH_A_POOL
+        if self._given is None and (self.workers == 1 or len(todo) < 2 or not worth):
+            yield from self._here(todo, until, evals)
+            return
+        jobs = self._jobs(todo, until, evals)
+        try:
+            yield from self._there(jobs)
+        except BrokenProcessPool:
+            self.close()
+            self.workers = 1
+            self.notes.append("a worker process died (out of memory?); its trainings were repeated one after another")
+            left = [s for job in jobs.values() for s in job.states]
+            yield from self._here(left, until, evals)
+
+    def _here(self, todo: Sequence[MemberState], until: int, evals: Sequence[int]) -> Iterator[list[MemberState]]:
+        """One draw at a time, so that progress shows and an interrupt loses little."""
+        for _, group in itertools.groupby(todo, key=lambda s: (s.key.scheme, s.key.seed)):
+            states = tuple(
+                replace(s, checkpoint=unpack(s.checkpoint)) if isinstance(s.checkpoint, bytes) else s for s in group
+            )
+            started = time.perf_counter()
+            with trial_process(threads=self._threads_here()):
+                done = _run((self.task, self.schemes), Job(states, until, tuple(evals), {}))
+            self._learn_speed(states, done, time.perf_counter() - started)
+            yield done
+
+    def _learn_speed(self, before: Sequence[MemberState], after: Sequence[MemberState], seconds: float) -> None:
+        taken = sum(b.steps - a.steps for a, b in zip(before, after, strict=True))
+        if taken > 0:
+            seen = seconds / taken
+            self.step_seconds = seen if self.step_seconds is None else 0.7 * self.step_seconds + 0.3 * seen
+
+    def _jobs(self, todo: Sequence[MemberState], until: int, evals: Sequence[int]) -> dict[int, Job]:
+        ordered = sorted(todo, key=lambda s: (s.key.scheme, s.key.seed, s.key.lr))
+        size = max(1, len(ordered) // (self.workers * CHUNKS_PER_WORKER))
+        chunks = [tuple(ordered[i : i + size]) for i in range(0, len(ordered), size)]
+        return {
+            i: Job(chunk, until, tuple(evals), {s.key.scheme: self.schemes[s.key.scheme] for s in chunk})
+            for i, chunk in enumerate(chunks)
+        }
+
+    def _submit(self, job: Job) -> Future[bytes]:
+        job = replace(job, states=tuple(replace(s, checkpoint=_packed(s.checkpoint)) for s in job.states))
+        if self._given is not None:
+            if self._packed is None:
+                self._packed = pack((self.task, {}))
+            return self._given.submit(_work, self._token, self._packed, pack(job))
+        if self._pool is None:
+            _INHERITED[self._token] = (self.task, dict(self.schemes))
+            self._inherited = set(self.schemes)
+            self._pool = ProcessPoolExecutor(
+                self.workers, mp_context=multiprocessing.get_context("fork"), initializer=_start_worker
+            )
+        job = replace(job, schemes={n: s for n, s in job.schemes.items() if n not in self._inherited})
+        with warnings.catch_warnings():
+            # Python ≥ 3.12 warns that other threads of this process are not copied; workers use none of them.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return self._pool.submit(_work, self._token, None, pack(job))
+
+    def _there(self, jobs: dict[int, Job]) -> Iterator[list[MemberState]]:
+        """Over workers; jobs are removed as they are done, so that what is left can be repeated."""
+        futures: dict[Future[bytes], int] = {}
+        try:
+            for index, job in jobs.items():
+                futures[self._submit(job)] = index
+            for future in as_completed(futures):
+                done: list[MemberState] = unpack(future.result())
+                states = jobs.pop(futures[future]).states
+                self._learn_speed(states, done, sum(b.seconds - a.seconds for a, b in zip(states, done, strict=True)))
+                yield done
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _packed(checkpoint: Any) -> bytes | None:
+    return checkpoint if checkpoint is None or isinstance(checkpoint, bytes) else pack(checkpoint)

@@ -1,0 +1,111 @@
+"""Before any step: drop what is broken at its first forward and backward pass, and what another scheme already is."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from initadvisor.data import tensors_in
+from initadvisor.schemes.scheme import Scheme
+from initadvisor.trials.loop import derive_step, drawn_model, seed_all, trial_process
+from initadvisor.trials.losses import first_line
+from initadvisor.trials.task import TrainingTask
+from initadvisor.types import CURRENT
+
+EXPLODED = 1e6
+"""Loss, in multiples of the lowest first loss of all candidates, from which a start is hopeless: an optimizer that
+moves weights by a percent a step would need most of a short training to undo it."""
+
+DIGEST_ELEMENTS = 4096
+"""Elements of each tensor that are compared to find duplicates: equal draws are equal everywhere."""
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What the first pass of one scheme showed.
+
+    Attributes:
+        scheme: its name.
+        loss: of the sample batch; not finite where it overflowed.
+        fault: why it is dropped, empty where it is not.
+        digest: equal for equal weights.
+    """
+
+    scheme: str
+    loss: float
+    fault: str
+    digest: str
+
+
+def gate(task: TrainingTask, schemes: Sequence[Scheme], seed: int) -> tuple[Passed, ...]:
+    """Look at the first forward and backward pass of every scheme, without a step.
+
+    Dropped are: an error while filling, a loss or gradient that is not finite, no gradient anywhere, a loss out of all
+    proportion, and a duplicate of an earlier scheme. The weights as they came are never dropped; zeros that leave part
+    of a net without gradient at first (residual branches, output layers) are on purpose and pass.
+
+    Args:
+        task: the training.
+        schemes: candidates, the preferred of two equal ones first.
+        seed: of the draw that is looked at.
+    """
+    with trial_process():
+        seen = [_look(task, scheme, seed) for scheme in schemes]
+    lowest = min((p.loss for p in seen if math.isfinite(p.loss)), default=math.inf)
+    first_with: dict[str, str] = {}
+    result = []
+    for passed in seen:
+        fault = passed.fault
+        twin = first_with.setdefault(passed.digest, passed.scheme) if passed.digest else passed.scheme
+        if not fault and lowest > 0 and passed.loss > EXPLODED * lowest:
+            fault = f"its first loss is {passed.loss:.1e}, where another candidate starts at {lowest:.2g}"
+        if not fault and twin != passed.scheme:
+            fault = f'draws exactly the weights of "{twin}"'
+        result.append(Passed(passed.scheme, passed.loss, "" if passed.scheme == CURRENT else fault, passed.digest))
+    return tuple(result)
+
+
+def _look(task: TrainingTask, scheme: Scheme, seed: int) -> Passed:
+    try:
+        model = drawn_model(task, scheme, seed)
+        seed_all(derive_step(seed, 0))
+        loss = task.compute_loss(model, task.batch_at(seed, 0))
+        loss.backward()  # type: ignore[no-untyped-call]
+    except Exception as error:  # noqa: BLE001 - a scheme that does not fit is dropped with its own words
+        return Passed(scheme.name, math.inf, f"{type(error).__name__}: {first_line(error)}", "")
+    value = float(loss.detach())
+    return Passed(scheme.name, value, _fault(task, model, value), _digest(model))
+
+
+def _fault(task: TrainingTask, model: nn.Module, loss: float) -> str:
+    if not math.isfinite(loss):
+        return "its first loss is not finite"
+    grads = [p.grad for p in model.parameters() if p.requires_grad and p.grad is not None]
+    if not all(bool(torch.isfinite(g).all()) for g in grads if not g.is_sparse):
+        return "its first gradient is not finite"
+    if not any(bool(g.any()) if not g.is_sparse else bool(g._values().any()) for g in grads):
+        return "no weight gets any gradient"
+    return ""
+
+
+def _digest(model: nn.Module) -> str:
+    """Of the trainable weights as drawn; the backward pass has not changed them."""
+    sink = hashlib.sha256()
+    for p in model.parameters():
+        if p.requires_grad:
+            flat = p.detach().reshape(-1)[:DIGEST_ELEMENTS].contiguous().cpu()
+            sink.update(flat.view(torch.uint8).numpy().tobytes())
+    return sink.hexdigest()
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Of all parameters and buffers, to know a model again."""
+    sink = hashlib.sha256()
+    for tensor in tensors_in([list(model.parameters()), list(model.buffers())]):
+        sink.update(tensor.detach().reshape(-1).contiguous().cpu().view(torch.uint8).numpy().tobytes())
+    return sink.hexdigest()[:16]

@@ -1,0 +1,391 @@
+"""Which scheme trains best: gate, rungs under common random numbers, confirmation on fresh seeds, a statement."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from initadvisor.errors import InputError
+from initadvisor.graph.spec import ModelSpec
+from initadvisor.schemes.scheme import Scheme
+from initadvisor.trials.budget import SWEEP_SEEDS, Budget, Plan, Rung, read_budget, refit
+from initadvisor.trials.decide import CONFIDENCE, Pair, decide, smallest_effect
+from initadvisor.trials.engine import Engine
+from initadvisor.trials.gate import Passed, gate, weights_digest
+from initadvisor.trials.member import MemberKey, MemberState
+from initadvisor.trials.progress import OnEvent, Progress, ignore
+from initadvisor.trials.result import Cost, Decision, RaceResult, Status, TrialResult, Verdict
+from initadvisor.trials.standings import Contest, Standing, ranking, standing
+from initadvisor.trials.task import TrainingTask, derive
+from initadvisor.types import CURRENT
+
+if TYPE_CHECKING:
+    from initadvisor.trials.study import StudyLog
+
+CONFIRM_EVALS = 12
+"""Evaluations of a confirming training: finds the best checkpoint to a twelfth, for a few percent."""
+
+
+def run_race(
+    task: TrainingTask,
+    schemes: Sequence[Scheme],
+    spec: ModelSpec,
+    *,
+    budget: str | float | int = "standard",
+    seed: int = 0,
+    study: StudyLog | None = None,
+    executor: Executor | None = None,
+    on_event: OnEvent = ignore,
+) -> RaceResult:
+    """Find the scheme that trains best at the user's own settings, and say how sure that is.
+
+    Ctrl-C ends the race early: the decision is made from the trainings that are done and is marked as interrupted.
+
+    Args:
+        task: the training.
+        schemes: candidates, best prior first; one must be named ``"current"``.
+        spec: the reading of the model.
+        budget: ``"fast"``, ``"standard"``, ``"thorough"``, seconds (a float) or model-steps (an int).
+        seed: of everything drawn.
+        study: where it is recorded; None records in memory.
+        executor: runs chunks of members; None uses processes of its own where they pay.
+        on_event: told about progress.
+
+    Raises:
+        InputError: the candidates or the budget cannot be used, or every training fails.
+        StorageError: the record cannot be written.
+    """
+    names = [s.name for s in schemes]
+    if CURRENT not in names or len(set(names)) != len(names):
+        raise InputError(f'candidates must have distinct names and one must be "{CURRENT}"; got {", ".join(names)}')
+    if study is None:
+        from initadvisor.trials.study import StudyLog
+
+        study = StudyLog()
+    with Engine(task, schemes, executor=executor) as engine:
+        race = _Race(task, schemes, spec, read_budget(budget), seed, study, engine, on_event)
+        try:
+            race.run()
+        except KeyboardInterrupt:
+            race.interrupted = True
+        return race.result()
+
+
+class _Race:
+    """The state of one running race; :func:`run_race` is its only user."""
+
+    def __init__(
+        self,
+        task: TrainingTask,
+        schemes: Sequence[Scheme],
+        spec: ModelSpec,
+        budget: Budget,
+        seed: int,
+        log: StudyLog,
+        engine: Engine,
+        on_event: OnEvent,
+    ) -> None:
+        self.task, self.schemes, self.spec, self.budget, self.seed = task, tuple(schemes), spec, budget, seed
+        self.log, self.engine, self.on_event = log, engine, on_event
+        self.started = time.perf_counter()
+        self.known: dict[MemberKey, MemberState] = {}
+        self.states: dict[MemberKey, MemberState] = {}
+        self.passed: tuple[Passed, ...] = ()
+        self.contest = Contest()
+        self.plan: Plan | None = None
+        self.finalists: tuple[Standing, Standing] | None = None
+        self.interrupted = False
+        self.resumed = 0
+        self.notes: list[str] = []
+
+    def run(self) -> None:
+        """Gate, plan, rungs, confirmation."""
+        self._open()
+        self._tell("gate", f"first pass of {len(self.schemes)} candidates")
+        self.passed = gate(self.task, self.schemes, derive(self.seed, "rung", 0))
+        entering = [p.scheme for p in self.passed if not p.fault and p.scheme != CURRENT]
+        self.plan = self._make_plan(len(entering))
+        left_out = entering[self.plan.candidates :]
+        self.contest.enter([CURRENT, *entering[: self.plan.candidates]], self.task.rates, left_out)
+        for index in range(len(self.plan.rungs)):
+            self._run_rung(index)
+        self._run_confirmation()
+        self._tell("done", "done")
+
+    # -- setting up ----------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        identity = {
+            "model": self.spec.fingerprint,
+            "schemes": {s.name: _scheme_digest(s) for s in self.schemes},
+            "optimizer": self.task.optimizer_name,
+            "loss": self.task.loss_name,
+            "rates": list(self.task.rates),
+            "full_steps": self.task.full_steps,
+            "seed": self.seed,
+        }
+        self.known = self.log.open(identity)
+        weights = weights_digest(self.task.model)
+        before = self.log.noted("weights")
+        if before is not None and before != weights:
+            self.known = {k: s for k, s in self.known.items() if k.scheme != CURRENT}
+            self.notes.append("the model's weights differ from those of the stored race, so these were trained again")
+        self.log.note("weights", weights)
+
+    def _make_plan(self, candidates: int) -> Plan:
+        rate = None
+        if self.budget.seconds is not None:
+            rate = self.engine.probe(derive(self.seed, "probe"))
+        stored = self.log.noted("plan")
+        if stored is not None and stored.get("budget") == self.budget.text:
+            rungs = tuple(Rung(**r) for r in stored["plan"].pop("rungs"))
+            return Plan(**stored["plan"], rungs=rungs)
+        plan = self.budget.plan(
+            candidates=candidates, rates=len(self.task.rates), full_steps=self.task.full_steps, rate=rate
+        )
+        self._keep_plan(plan)
+        return plan
+
+    def _keep_plan(self, plan: Plan) -> None:
+        from dataclasses import asdict
+
+        self.plan = plan
+        self.log.note("plan", {"budget": self.budget.text, "plan": asdict(plan)})
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the race began."""
+        return time.perf_counter() - self.started
+
+    def _tell(self, phase: str, message: str) -> None:
+        done, total = self.engine.steps, max(self.engine.steps, self.plan.steps - self.resumed if self.plan else 0)
+        eta = (total - done) * self.elapsed / done if done else None
+        if phase == "done":
+            total, eta = done, 0.0
+        self.on_event(Progress(done, total, phase, message, self.elapsed, eta))
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def _advance(self, keys: Sequence[MemberKey], until: int, evals: Sequence[int], message: str) -> None:
+        """Bring members to ``until`` steps, each written down as soon as it is there; stored ones are taken over."""
+        self.log.begin(keys, schemes=[s.name for s in self.schemes], rates=self.task.rates)
+        todo = []
+        for key in keys:
+            stored = self.known.get(key)
+            state = self.states.get(key)
+            if stored is not None and stored.reached(until) and (state is None or state.steps <= stored.steps):
+                if state is None:
+                    self.resumed += stored.steps
+                self.states[key] = stored
+                continue
+            todo.append(state if state is not None else MemberState(key))
+        phase = keys[0].phase if keys else "rung"
+        self._tell(phase, message)
+        for done in self.engine.advance(todo, until, evals):
+            for state in done:
+                self.states[state.key] = state
+            self.log.save(done)
+            self._tell(phase, message)
+
+    def _seeds(self, phase: str, count: int) -> list[int]:
+        return [derive(self.seed, phase, i) for i in range(count)]
+
+    def _run_rung(self, index: int) -> None:
+        assert self.plan is not None
+        if index and self.budget.level is None and self.budget.seconds is not None:
+            left = self.budget.seconds - self.elapsed
+            rate = self.engine.steps / self.elapsed if self.engine.steps else 1.0
+            self._keep_plan(refit(self.plan, index, int(left * rate)))
+        if index >= len(self.plan.rungs):
+            return
+        rung = self.plan.rungs[index]
+        seeds = self._seeds("rung", self.plan.draws)
+        keys = [MemberKey("rung", scheme, seed, lr) for scheme, lr in self.contest.alive for seed in seeds]
+        message = f"rung {index + 1} of {len(self.plan.rungs)}: {len(keys)} trainings to step {rung.steps}"
+        self._advance(keys, rung.steps, (rung.steps,), message)
+        scores = [self._standing(scheme, lr, rung.steps) for scheme, lr in self.contest.alive]
+        for s in scores:
+            self.log.report(MemberKey("rung", s.scheme, seeds[0], s.lr), rung.steps, s.score)
+        last = index == len(self.plan.rungs) - 1
+        for dropped in self.contest.close_rung(scores, rung, index, len(self.plan.rungs)):
+            self._finish(dropped)
+        self._forget_checkpoints(everything=last)
+
+    def _standing(self, scheme: str, lr: float, horizon: int) -> Standing:
+        assert self.plan is not None
+        seeds = self._seeds("rung", self.plan.draws)
+        draws = [self.states[MemberKey("rung", scheme, seed, lr)] for seed in seeds]
+        return standing(scheme, lr, draws, horizon, self.plan.length)
+
+    def _finish(self, s: Standing) -> None:
+        self.log.finish(MemberKey("rung", s.scheme, 0, s.lr), s.status, s.heldout, s.why)
+
+    def _forget_checkpoints(self, *, everything: bool) -> None:
+        """Free the weights of members that go no further."""
+        alive = set() if everything else set(self.contest.alive)
+        for key, state in self.states.items():
+            if (key.scheme, key.lr) not in alive and state.checkpoint is not None:
+                self.states[key] = replace(state, checkpoint=None)
+
+    def _run_confirmation(self) -> None:
+        assert self.plan is not None
+        for s in self.contest.finish():
+            self._finish(s)
+        self.finalists = self.contest.finalists()
+        if self.finalists is None:
+            return
+        if self.budget.level is None and self.budget.seconds is not None:
+            left = self.budget.seconds - self.elapsed
+            rate = self.engine.steps / self.elapsed if self.engine.steps else 1.0
+            self._keep_plan(refit(self.plan, len(self.plan.rungs), int(left * rate)))
+        horizon = self.plan.confirm_steps
+        evals = evaluation_steps(horizon)
+        seeds = self._seeds("confirm", self.plan.confirm_seeds)
+        keys = [MemberKey("confirm", s.scheme, seed, s.lr) for seed in seeds for s in self.finalists]
+        names = " against ".join(s.scheme for s in reversed(self.finalists))
+        self._advance(keys, horizon, evals, f"confirming {names} on {len(seeds)} fresh seeds, {horizon} steps each")
+        for s in self.finalists:
+            draws = [self.states[MemberKey("confirm", s.scheme, seed, s.lr)] for seed in seeds]
+            value = math.fsum(d.best(horizon) for d in draws) / len(draws)
+            self.log.finish(MemberKey("confirm", s.scheme, 0, s.lr), Status.COMPLETED, value)
+
+    # -- telling -------------------------------------------------------------------------------------------------
+
+    def _pairs(self) -> list[Pair]:
+        """Fresh seeds on which both finalists are done."""
+        if self.finalists is None or self.plan is None:
+            return []
+        current, challenger = self.finalists
+        horizon, pairs = self.plan.confirm_steps, []
+        for seed in self._seeds("confirm", self.plan.confirm_seeds):
+            a = self.states.get(MemberKey("confirm", CURRENT, seed, current.lr))
+            b = self.states.get(MemberKey("confirm", challenger.scheme, seed, challenger.lr))
+            if a is not None and b is not None and a.reached(horizon) and b.reached(horizon):
+                pairs.append(Pair(seed, a.best(horizon), b.best(horizon), a.dead, b.dead))
+        return pairs
+
+    def _decision(self) -> Decision:
+        pairs = self._pairs()
+        best = self.contest.best_of(CURRENT)
+        lr = best.lr if best is not None else self.task.rates[0]
+        horizon = self.plan.confirm_steps if self.plan else 0
+        if self.finalists is None:
+            verdict = Verdict.UNDECIDED if self.interrupted else Verdict.KEEP
+            why = self._why_no_finalist()
+            return Decision(
+                verdict, CURRENT, lr, CURRENT, 0.0, (-math.inf, math.inf), CONFIDENCE, 1.0, 0.0, 0, 0,
+                self._scope(0), (why,), (), self.interrupted,
+            )  # fmt: skip
+        current, challenger = self.finalists
+        final = math.fsum(p.current for p in pairs) / len(pairs) if pairs else current.heldout
+        finding = decide(pairs, smallest_effect(final, self._initial_loss()))
+        switch = finding.verdict is Verdict.SWITCH
+        return Decision(
+            verdict=finding.verdict,
+            scheme=challenger.scheme if switch else CURRENT,
+            lr=challenger.lr if switch else current.lr,
+            challenger=challenger.scheme,
+            effect=finding.effect,
+            interval=finding.interval,
+            confidence=CONFIDENCE,
+            p=finding.p,
+            smallest_effect=finding.smallest,
+            seeds=len(pairs),
+            horizon=horizon,
+            scope=self._scope(horizon),
+            why=(finding.why,),
+            interrupted=self.interrupted,
+        )
+
+    def _why_no_finalist(self) -> str:
+        if self.interrupted:
+            return "stopped before any challenger was chosen, so nothing is confirmed"
+        if not [p for p in self.passed if p.scheme != CURRENT and not p.fault]:
+            return "no other candidate passed its first forward and backward pass"
+        return "every other candidate's training broke down"
+
+    def _initial_loss(self) -> float:
+        found = (s.heldout[0][1] for s in self.states.values() if s.key.scheme == CURRENT and s.heldout)
+        return next(found, math.nan)
+
+    def _scope(self, horizon: int) -> str:
+        full = self.task.full_steps
+        if horizon == 0:
+            return "nothing was trained to the end"
+        if full is None:
+            return f"over the first {horizon} steps; the length of the full training is not known"
+        if horizon >= full:
+            return f"over the full training of {full} steps"
+        return f"over the first {horizon} of {full} steps"
+
+    def result(self) -> RaceResult:
+        """Everything as the other rooms read it."""
+        self._raise_if_all_failed()
+        decision = self._decision()
+        trials = tuple(self._trials())
+        steps = self.engine.steps + self.resumed
+        full = self.task.full_steps
+        sweep = len(self.schemes) * len(self.task.rates) * SWEEP_SEEDS * full if full else None
+        cost = Cost(
+            model_steps=steps,
+            seconds=self.elapsed,
+            share_of_full=steps / sweep if sweep else None,
+            full_trainings=steps / full if full else None,
+            members=self.engine.started,
+        )
+        if self.resumed:
+            self.notes.append(f"{self.resumed} of {steps} model-steps were read from the stored study")
+        settings = (
+            ("optimizer", self.task.optimizer_name),
+            ("loss", self.task.loss_name),
+            (
+                "learning rates",
+                ", ".join(f"{r:g}" for r in self.task.rates) + (" (locked)" if self.task.lr_locked else ""),
+            ),
+            ("budget", self.budget.text),
+            ("seeds", f"{self.plan.draws if self.plan else 0} in the rungs, {decision.seeds} fresh to confirm"),
+            ("rungs", ", ".join(str(r.steps) for r in self.plan.rungs) if self.plan else "none"),
+            ("engine", self.engine.description),
+        )
+        notes = (*self.notes, *self.engine.notes)
+        order = ranking(self.contest, self.schemes, self.passed, interrupted=self.interrupted)
+        return RaceResult(decision, order, trials, cost, settings, notes)
+
+    def _raise_if_all_failed(self) -> None:
+        ran = [s for s in self.states.values() if s.status is not None or s.steps]
+        if ran and all(s.status is Status.FAILED for s in ran):
+            raise InputError(f"every training fails: {ran[0].message}")
+
+    def _trials(self) -> Iterable[TrialResult]:
+        for p in self.passed:
+            if p.fault:
+                seed = derive(self.seed, "rung", 0)
+                yield TrialResult(p.scheme, self.task.rates[0], seed, "gate", Status.GATED, 0, message=p.fault)
+        for key, state in self.states.items():
+            yield state.result(self._fallback(key, state))
+
+    def _fallback(self, key: MemberKey, state: MemberState) -> Status:
+        assert self.plan is not None
+        if key.phase == "confirm":
+            return Status.COMPLETED if state.steps >= self.plan.confirm_steps else Status.INTERRUPTED
+        return self.contest.fate(key.scheme, key.lr, interrupted=self.interrupted)
+
+
+def evaluation_steps(horizon: int) -> tuple[int, ...]:
+    """Steps at which a confirming training is scored, the end included.
+
+    Example:
+        >>> evaluation_steps(24)[:3], evaluation_steps(3)
+        ((2, 4, 6), (1, 2, 3))
+    """
+    return tuple(sorted({max(1, round(horizon * (i + 1) / CONFIRM_EVALS)) for i in range(CONFIRM_EVALS)}))
+
+
+def _scheme_digest(scheme: Any) -> str:
+    told = repr((getattr(scheme, "assignments", ()), getattr(scheme, "calibrations", ())))
+    return hashlib.sha256(told.encode()).hexdigest()[:12]

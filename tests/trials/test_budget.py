@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from initadvisor.errors import InputError
+from initadvisor.trials.budget import LEVELS, PATIENCE, plan_for_steps, read_budget, refit
+
+shapes = {"candidates": st.integers(1, 24), "rates": st.integers(1, 5), "length": st.integers(30, 20_000)}
+
+
+@settings(deadline=None, max_examples=150)
+@given(limit=st.integers(600, 2_000_000), **shapes)
+def test_a_number_of_model_steps_is_kept_and_used(limit: int, candidates: int, rates: int, length: int) -> None:
+    plan = plan_for_steps(limit, candidates=candidates, rates=rates, length=length)
+    assert plan.steps <= limit
+    horizons = [r.steps for r in plan.rungs]
+    assert horizons == sorted(set(horizons))
+    assert plan.confirm_steps >= horizons[-1]
+    assert plan.confirm_steps <= length
+    assert plan.candidates >= min(candidates, 3)
+
+
+@settings(deadline=None, max_examples=100)
+@given(limit=st.integers(20_000, 400_000), **shapes)
+def test_what_can_be_used_of_a_budget_is_used(limit: int, candidates: int, rates: int, length: int) -> None:
+    """Unless everything is trained in full already, at least 80% goes into the plan: the levels' steps are coarse."""
+    plan = plan_for_steps(limit, candidates=candidates, rates=rates, length=length)
+    in_full = plan.confirm_steps == length and plan.rungs[-1].steps == length
+    assert in_full or plan.steps >= 0.8 * limit
+
+
+def test_words_give_the_same_plan_on_machines_of_about_the_same_speed() -> None:
+    budget = read_budget("standard")
+    plans = {
+        budget.plan(candidates=16, rates=3, full_steps=400, rate=rate) for rate in (300.0, 400.0, 1000.0, 1e5, None)
+    }
+    assert len(plans) == 1
+    slow = budget.plan(candidates=16, rates=3, full_steps=400, rate=10.0)
+    assert slow.steps <= PATIENCE["standard"] * 10.0
+
+
+def test_the_standard_plan_costs_about_a_tenth_of_the_sweep() -> None:
+    for candidates, rates, length in ((16, 3, 400), (20, 4, 1000), (12, 3, 2000)):
+        plan = read_budget("standard").plan(candidates=candidates, rates=rates, full_steps=length, rate=None)
+        assert plan.steps <= 0.12 * plan.sweep
+
+
+@settings(deadline=None, max_examples=60)
+@given(share=st.floats(0.2, 3.0), done=st.integers(0, 3))
+def test_a_refitted_plan_keeps_what_is_done_and_fits_what_is_left(share: float, done: int) -> None:
+    plan = read_budget("thorough").plan(candidates=12, rates=3, full_steps=3000, rate=None)
+    left = plan.steps - plan.steps_to(done)
+    again = refit(plan, done, int(left * share))
+    assert again.rungs[:done] == plan.rungs[:done]
+    floor = plan.rungs[done - 1].steps if done else 0
+    # The confirmation is never shorter than what the rungs have seen.
+    assert (
+        again.steps - plan.steps_to(done) <= max(left * share, 2 * plan.confirm_seeds * floor + 12 * 3 * floor) * 1.01
+    )
+    assert again.confirm_steps >= again.rungs[-1].steps
+
+
+@pytest.mark.parametrize("bad", ["quick", 0, -3, 0.0, float("inf"), True, None])
+def test_bad_budgets(bad: object) -> None:
+    with pytest.raises(InputError, match="budget="):
+        read_budget(bad)
+
+
+def test_every_level_has_its_patience() -> None:
+    assert set(LEVELS) == set(PATIENCE)
