@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from benchmarks.regret.bootstrap import Interval
+from benchmarks.regret.pool import SEEDS
 from benchmarks.regret.report import (
     ADVISED,
     Results,
@@ -77,7 +78,13 @@ def targets_table(results: Results) -> str:
         ("p90 regret", "≤ 0.20", _figure(line.p90), met(line.p90.value, TARGETS["p90"])),
         ("worse than the default", "≤ 3%", _share(line.worse), met(line.worse.value, TARGETS["worse"])),
         ("switched where nothing helps", "≤ 10%", _share(false), met(false.value, TARGETS["false"])),
-        ("cost, share of the sweep", "≤ 10%", f"{cost.of_sweep:.1%}", met(cost.of_sweep, TARGETS["sweep"])),
+        (
+            f"cost, share of the sweep on {len(SEEDS)} seeds",
+            "≤ 10%",
+            f"{cost.of_sweep:.1%}",
+            met(cost.of_sweep, TARGETS["sweep"]),
+        ),
+        ("cost, share of the sweep on one seed", "", f"{cost.of_one_seed:.1%}", ""),
         ("cost, full trainings", "", f"{cost.full_trainings:.1f}", ""),
         ("wall time, s (median)", "", f"{cost.seconds:.1f}", ""),
         ("better than the pool's best", "≥ 25%", _share(beyond), met(beyond.value, TARGETS["beyond"], least=True)),

@@ -21,6 +21,7 @@ from benchmarks.regret.store import Key, Store, digest
 from benchmarks.regret.task import Task
 from benchmarks.regret.tasks import TASKS
 from benchmarks.regret.train import Curve, fresh_model, train
+from initadvisor.errors import InitAdvisorError
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.types import CURRENT
 
@@ -55,6 +56,7 @@ def describe(scheme: Scheme) -> dict[str, Any]:
         "digest": digest(scheme),
         "prior": scheme.prior,
         "calibrations": [c.method for c in scheme.calibrations],
+        "fault": None,
     }
 
 
@@ -94,8 +96,11 @@ def complete(task: Task, scheme: Scheme, curves: dict[Key, Curve]) -> list[tuple
     return new
 
 
-def _work(task_name: str, index: int, curves: dict[Key, Curve]) -> list[tuple[Key, Curve]]:
-    return complete(TASKS[task_name], proposed(task_name)[index], curves)
+def _work(task_name: str, index: int, curves: dict[Key, Curve]) -> list[tuple[Key, Curve]] | InitAdvisorError:
+    try:
+        return complete(TASKS[task_name], proposed(task_name)[index], curves)
+    except InitAdvisorError as error:
+        return error
 
 
 def _items(tasks: Iterable[Task], store: Store) -> Iterator[tuple[Task, int, Scheme, dict[Key, Curve]]]:
@@ -114,7 +119,7 @@ def run(tasks: Sequence[Task], store: Store, *, processes: int, minutes: float) 
     deadline = time.monotonic() + 60 * minutes
     prepare_process()
     trained = 0
-    running: dict[Future[list[tuple[Key, Curve]]], tuple[Task, Scheme]] = {}
+    running: dict[Future[list[tuple[Key, Curve]] | InitAdvisorError], tuple[Task, Scheme]] = {}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=prepare_process) as workers:
         items = _items(tasks, store)
@@ -131,6 +136,10 @@ def run(tasks: Sequence[Task], store: Store, *, processes: int, minutes: float) 
             for future in done:
                 task, scheme = running.pop(future)
                 rows = future.result()
+                if isinstance(rows, InitAdvisorError):
+                    store.set_fault(task, scheme.name, str(rows))
+                    print(f"{task.name:20} {scheme.name:28} cannot be filled: {rows}", flush=True)
+                    continue
                 for key, curve in rows:
                     store.add(task, scheme.name, key, curve)
                 trained += len(rows)

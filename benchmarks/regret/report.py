@@ -242,12 +242,14 @@ class Spent:
     """What the advice cost, medians over all of it.
 
     Attributes:
-        of_sweep: share of training every scheme of the pool at every rate on one seed.
+        of_sweep: share of training every scheme of the pool at every rate on as many seeds as the pool's losses have.
+        of_one_seed: share of the same on a single seed.
         full_trainings: in full trainings.
         seconds: wall time.
     """
 
     of_sweep: float
+    of_one_seed: float
     full_trainings: float
     seconds: float
 
@@ -257,8 +259,10 @@ def spent(results: Results) -> Spent | None:
     if not results.advice:
         return None
     tables = results.tables
+    of_one_seed = statistics.median(row["model_steps"] / tables[row["task"]].sweep_steps for row in results.advice)
     return Spent(
-        statistics.median(row["model_steps"] / tables[row["task"]].sweep_steps for row in results.advice),
+        of_one_seed / len(SEEDS),
+        of_one_seed,
         statistics.median(row["model_steps"] / TASKS[row["task"]].steps for row in results.advice),
         statistics.median(row["seconds"] for row in results.advice),
     )

@@ -116,7 +116,7 @@ class Store:
         return len(rows) - len(kept)
 
     def proposals(self) -> dict[str, list[dict[str, Any]]]:
-        """Per task: the pool as it was last proposed (name, kind, digest, prior, calibrations)."""
+        """Per task: the pool as it was last proposed (name, kind, digest, prior, calibrations, fault)."""
         path = self.folder / "proposals.json"
         found: dict[str, list[dict[str, Any]]] = json.loads(path.read_text()) if path.exists() else {}
         return found
@@ -127,3 +127,8 @@ class Store:
         self.folder.mkdir(parents=True, exist_ok=True)
         lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(merged[name])}" for name in sorted(merged))
         (self.folder / "proposals.json").write_text(f"{{\n{lines}\n}}\n")
+
+    def set_fault(self, task: Task, name: str, fault: str) -> None:
+        """Mark a scheme of the pool as one that cannot be filled; the table does without it until it can."""
+        rows = [row | {"fault": fault} if row["name"] == name else row for row in self.proposals()[task.name]]
+        self.set_proposals(task, rows)

@@ -92,6 +92,8 @@ def build(task: Task, store: Store) -> Table | None:
         return None
     rows = []
     for item in proposals:
+        if item["fault"] is not None:
+            continue
         lr = best_rate(task.lrs, curves, item["digest"])
         got = [] if lr is None else [curves.get(Key(item["digest"], lr, seed)) for seed in SEEDS]
         found = [c for c in got if c is not None]

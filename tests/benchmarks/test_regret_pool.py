@@ -98,6 +98,12 @@ def test_a_table_needs_every_training_of_every_scheme(trained, tmp_path, monkeyp
     table = build(TASK, store)
     assert [row.name for row in table.rows] == ["current", "lsuv"]
     assert table.losses.shape == (2, len(pool.SEEDS))
+    store.set_proposals(
+        TASK, [*store.proposals()[TASK.name], pool.describe(replace(other, name="x", calibrations=(Calibration("x"),)))]
+    )
+    assert build(TASK, store) is None
+    store.set_fault(TASK, "x", "cannot be filled")
+    assert [row.name for row in build(TASK, store).rows] == ["current", "lsuv"]
     assert table.sweep_steps == 2 * len(TASK.lrs) * TASK.steps
 
 
