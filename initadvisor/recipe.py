@@ -151,20 +151,15 @@ class Recipe(_Strict):
             SchemeError: see :func:`initadvisor.schemes.apply.apply_scheme`. Nothing was changed.
             VerificationError: a tensor reads back wrong. Everything was put back.
         """
-        if sample_batch is not None:
-            from initadvisor.graph.analyze import analyze
-
-            spec = analyze(model, sample_batch)
-            return apply_scheme(self.resolve(spec), model, seed=seed, batch=first_batch(model, sample_batch))
         for index, rule in enumerate(self.rules):
-            if _rule_needs_analysis(rule):
+            if sample_batch is None and _rule_needs_analysis(rule):
                 raise RecipeError(
                     f"{self._where(index)} speaks of what only a forward pass can tell (role, depth, activation or "
                     "branches); pass sample_batch"
                 )
-        from initadvisor.graph.static import read_static
-
-        return apply_scheme(self.resolve(read_static(model)), model, seed=seed)
+        scheme = self.resolve(read_model(model, sample_batch))
+        batch = first_batch(model, sample_batch) if sample_batch is not None else None
+        return apply_scheme(scheme, model, seed=seed, batch=batch)
 
     def to_yaml(self) -> str:
         """The file's text: what a careful person would write, and to the bit what this recipe means."""
@@ -198,6 +193,17 @@ class Recipe(_Strict):
         from initadvisor.recipe_code import code
 
         return code(self, model, sample_batch, seed=seed)
+
+
+def read_model(model: nn.Module, sample_batch: Any = None) -> ModelSpec:
+    """The model's reading: by one forward pass where there is a batch, else from its layers alone."""
+    if sample_batch is None:
+        from initadvisor.graph.static import read_static
+
+        return read_static(model)
+    from initadvisor.graph.analyze import analyze
+
+    return analyze(model, first_batch(model, sample_batch))
 
 
 def _names_of(spec: ModelSpec) -> dict[str, tuple[str, ...]]:

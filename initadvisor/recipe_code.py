@@ -21,14 +21,12 @@ from initadvisor import recipe_runtime
 from initadvisor.errors import InitAdvisorError, RecipeError
 from initadvisor.initializers import scaling
 from initadvisor.initializers.registry import get as card_of
-from initadvisor.recipe import Recipe, recipe_from_scheme
+from initadvisor.recipe import Recipe, read_model, recipe_from_scheme
 from initadvisor.recipe_model import KEEP, FansModel, FillModel, RuleModel, parse_spans
 from initadvisor.schemes.rules.fills import ONE_VALUE
 from initadvisor.types import Fans
 
 _PACKAGE = "initadvisor"
-
-_SCALES = {"1/sqrt(width)": "p.shape[-1] ** -0.5", "1/sqrt(fan_in)": "fans.fan_in ** -0.5"}
 
 
 class _Bare(ast.NodeTransformer):
@@ -142,47 +140,16 @@ def _call(fill: FillModel, collector: _Collector) -> str:
     function, bound, factor = _function(str(fill.init))
     collector.add(function.__name__, function, sys.modules[function.__module__])
     collector.imports.add("from functools import partial")
-    gain = repr(float(fill.gain) * factor)
-    if fill.scale is not None:
-        # A computed gain is rounded as the recipe's reader rounds it.
-        gain = f"float(f'{{{gain} * {_SCALES[fill.scale]}:.6g}}')"
-    arguments = {**bound, **fill.args}
-    listed = "".join(f", {name}={value!r}" for name, value in arguments.items())
-    return f"partial({function.__name__}, gain={gain}{listed})"
+    arguments = {"gain": float(fill.gain) * factor, **bound, **fill.args}
+    listed = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    return f"partial({function.__name__}, {listed})"
 
 
-def _fans_source(given: FansModel | None, fallback: str) -> str:
+def _fans_source(given: FansModel | None) -> str:
     if given is None:
-        return fallback
+        return "None"
     axes = f"{given.out_dim}, {given.in_dim}, {given.groups}, {given.batch_dims!r}"
     return f"Fans({given.fan_in!r}, {given.fan_out!r}, {axes})"
-
-
-def _part_sources(rule: RuleModel, collector: _Collector) -> list[str]:
-    """Lines that build ``parts`` for one parameter of a rule."""
-    if rule.whole or (rule.init in ONE_VALUE and not rule.slices):
-        return ["parts = []"]
-    own = _call(rule, collector) if rule.init not in (None, KEEP) else None
-    if not rule.slices:
-        return [
-            f"draws = {own}",
-            "parts = [(n, 0, spans, draws, part_fans(fans, p.shape, 0, spans)) "
-            "for n, spans in layer_parts(module, name, p.shape)]",
-        ]
-    if all(s.at is None for s in rule.slices.values()):
-        calls = {n: _call(_inherit(rule, s), collector) for n, s in rule.slices.items()}
-        table = ", ".join(f"{n!r}: {c}" for n, c in calls.items())
-        return [
-            f"special = {{{table}}}",
-            f"parts = [(n, 0, spans, special.get(n, {own}), part_fans(fans, p.shape, 0, spans)) "
-            "for n, spans in layer_parts(module, name, p.shape)]",
-        ]
-    lines = ["parts = ["]
-    for name, part in rule.slices.items():
-        spans = [list(span) for span in parse_spans(str(part.at))]
-        fans = _fans_source(part.fans, f"part_fans(fans, p.shape, {part.dim}, {spans})")
-        lines.append(f"    ({name!r}, {part.dim}, {spans}, {_call(_inherit(rule, part), collector)}, {fans}),")
-    return [*lines, "]"]
 
 
 def _inherit(rule: RuleModel, part: FillModel) -> FillModel:
@@ -194,71 +161,82 @@ def _inherit(rule: RuleModel, part: FillModel) -> FillModel:
     return FillModel.model_validate({"init": rule.init, **values})
 
 
-def _rule_source(rule: RuleModel, collector: _Collector) -> list[str]:
-    lines = [f"# {line}" for line in textwrap.wrap(rule.reason, 100)]
-    patterns, exclude = list(rule.match.path) or ["**"], list(rule.match.exclude)
-    lines.append(f"for path in select(model, {patterns!r}, {exclude!r}):")
-    if rule.init == KEEP and not rule.slices:
-        return [*lines, "    plan[path] = None"]
-    body = [
-        "p, module, name = where(model, path)",
-        f"fans = {_fans_source(rule.fans, 'layer_fans(module, name, tuple(p.shape))')}",
-        *_part_sources(rule, collector),
-    ]
-    whole = _call(rule, collector) if rule.init not in (None, KEEP) else "None"
-    body.append(f"plan[path] = partial(draw, {whole}, seed, path, p, fans, parts)")
-    conditions = []
-    if rule.match.module:
-        conditions.append(f"type(module).__name__ in {list(rule.match.module)!r}")
-    if rule.match.min_dims:
-        conditions.append(f"p.ndim >= {rule.match.min_dims}")
-    if rule.match.max_dims is not None:
-        conditions.append(f"p.ndim <= {rule.match.max_dims}")
-    if conditions:
-        body = [body[0], f"if not ({' and '.join(conditions)}):", "    continue", *body[1:]]
-    return [*lines, *(f"    {line}" for line in body)]
+def _options(rule: RuleModel, collector: _Collector) -> dict[str, str]:
+    """Keyword arguments of one ``rule(...)`` call, as source."""
+    options: dict[str, str] = {}
+    match = rule.match
+    if match.exclude:
+        options["exclude"] = repr(match.exclude)
+    if match.module:
+        options["modules"] = repr(match.module)
+    if match.min_dims:
+        options["min_dims"] = repr(match.min_dims)
+    if match.max_dims is not None:
+        options["max_dims"] = repr(match.max_dims)
+    if rule.fans is not None:
+        options["fans"] = _fans_source(rule.fans)
+    if rule.whole or (rule.init in ONE_VALUE and not rule.slices):
+        options["whole"] = "True"
+    special = {n: _call(_inherit(rule, s), collector) for n, s in rule.slices.items() if _differs(s)}
+    if special:
+        options["parts"] = "{" + ", ".join(f"{n!r}: {c}" for n, c in special.items()) + "}"
+    placed = {n: s for n, s in rule.slices.items() if s.at is not None}
+    if placed:
+        places = (
+            f"{n!r}: ({s.dim}, {list(parse_spans(str(s.at)))}, {_fans_source(s.fans)})" for n, s in placed.items()
+        )
+        options["rows"] = "{" + ", ".join(places) + "}"
+    return options
 
+
+def _differs(part: FillModel) -> bool:
+    return bool(part.model_fields_set & {"init", "gain", "args"})
+
+
+def _rule_source(rule: RuleModel, collector: _Collector) -> list[str]:
+    """One call, with the reason above it; on several lines where it is long."""
+    init = "None" if rule.init in (None, KEEP) else _call(rule, collector)
+    patterns = list(rule.match.path) or ["**"]
+    arguments = [repr(patterns), init, *(f"{k}={v}" for k, v in _options(rule, collector).items())]
+    lines = [f"# {line}" for line in textwrap.wrap(rule.reason, _WIDTH)]
+    call = f"rule({', '.join(arguments)})"
+    if len(call) <= _WIDTH:
+        return [*lines, call]
+    if len(arguments[0]) > _WIDTH:
+        arguments[0] = "[\n" + "".join(f"        {p!r},\n" for p in patterns) + "    ]"
+    return [*lines, "rule(", *textwrap.indent(",\n".join(arguments) + ",", "    ").split("\n"), ")"]
+
+
+_WIDTH = 100
 
 _BODY = '''
 @torch.no_grad()
 def init_weights(model, seed=%(seed)d):
-    """Fill the model's weights in place; every tensor has a random stream of its own, named by its path.
+    """%(title)s
 
-    %(title)s
+    Fills the model in place and returns it. Every tensor has a random stream of its own, named by its path, so the same
+    seed gives the same weights to the bit, whatever the order or number of layers.
     """
-    plan, written = {}, set()
+    plan = {}
+    rule = partial(plan_rule, plan, model, seed)
 %(rules)s
-    for path in select(model, ["**"], []):
-        if path not in plan:
-            raise ValueError(f"no rule fills {path}")
-        if plan[path] is None:
-            continue
-        p, module, name = where(model, path)
-        value = plan[path]()
-        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.padding_idx is not None:
-            value[module.padding_idx] = 0
-        p.copy_(value)
-        written.add(id(p))
-    for module in model.modules():
-        own = [id(p) for p in module.parameters(recurse=False)]
-        if hasattr(module, "reset_running_stats") and own and written.issuperset(own):
-            module.reset_running_stats()
+
+    write_plan(model, plan)
     return model
 '''
 
 
 def _concrete(recipe: Recipe, model: nn.Module | None, sample_batch: Any) -> Recipe:
-    """The recipe with nothing left that only a forward pass can tell."""
-    if not recipe.needs_analysis:
+    """The recipe with nothing left that depends on the model's sizes or graph."""
+    scaled = any(f.scale is not None for rule in recipe.rules for f in (rule, *rule.slices.values()))
+    if not recipe.needs_analysis and not scaled:
         return recipe
-    if model is None or sample_batch is None:
+    if model is None or (recipe.needs_analysis and sample_batch is None):
         raise RecipeError(
-            f'recipe "{recipe.name}" speaks of roles, depth, activations or branches; its code is for one model: '
+            f'recipe "{recipe.name}" speaks of roles, depth, activations, branches or sizes; code is for one model: '
             "pass to_code(model, sample_batch)"
         )
-    from initadvisor.graph.analyze import analyze
-
-    spec = analyze(model, sample_batch)
+    spec = read_model(model, sample_batch)
     return recipe_from_scheme(recipe.resolve(spec), spec, recipe.provenance)
 
 
@@ -275,14 +253,15 @@ def code(recipe: Recipe, model: nn.Module | None, sample_batch: Any, *, seed: in
             f'recipe "{recipe.name}" fills parametrized weights, which code for torch alone does not cover'
         )
     collector = _Collector()
-    for helper in ("stream", "select", "where", "layer_fans", "part_fans", "layer_parts", "draw"):
+    for helper in ("plan_rule", "write_plan"):
         collector.add(helper, getattr(recipe_runtime, helper), recipe_runtime)
     collector.add("Fans", Fans, sys.modules[Fans.__module__])
+    collector.imports.add("from functools import partial")
     rules: list[str] = []
     for rule in recipe.rules:
         rules.extend(["", *_rule_source(rule, collector)])
     collector.imports.add("from torch import nn")
-    title = " ".join(textwrap.wrap(recipe.summary or recipe.name, 100)[:1])
+    title = textwrap.shorten(recipe.summary or recipe.name, _WIDTH, placeholder=" …").replace('"""', "'")
     main = _BODY % {"seed": seed, "title": title, "rules": textwrap.indent("\n".join(rules), "    ")}
     header = f'"""Weights by the recipe "{recipe.name}": init_weights(model). Needs torch alone."""'
     imports = "\n".join(_sorted(collector.imports))

@@ -83,8 +83,8 @@ def part_fans(fans: Fans, shape: tuple[int, ...], dim: int, spans: list[tuple[in
     return fans
 
 
-def layer_parts(module: nn.Module, name: str, shape: tuple[int, ...]) -> list[tuple[str, list[tuple[int, int]]]]:
-    """Name and rows of each map packed in a recurrent or attention layer of torch; empty where nothing is packed."""
+def layer_parts(module: nn.Module, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Name, axis and rows of each map packed in a recurrent or attention layer of torch; empty where none is."""
     if isinstance(module, nn.MultiheadAttention) and name.startswith("in_proj"):
         names = ["query", "key", "value"]
     elif isinstance(module, (nn.LSTM, nn.LSTMCell)) and "_hr" not in name:
@@ -92,13 +92,48 @@ def layer_parts(module: nn.Module, name: str, shape: tuple[int, ...]) -> list[tu
     elif isinstance(module, (nn.GRU, nn.GRUCell)):
         names = ["r", "z", "n"]
     else:
-        return []
+        return {}
     size = shape[0] // len(names)
-    return [(part, [(k * size, (k + 1) * size)]) for k, part in enumerate(names)]
+    return {part: (0, [(k * size, (k + 1) * size)], None) for k, part in enumerate(names)}
+
+
+def plan_rule(
+    plan: dict[str, Any],
+    model: nn.Module,
+    seed: int,
+    patterns: list[str],
+    init: Callable[..., torch.Tensor] | None,
+    *,
+    exclude: tuple[str, ...] = (),
+    modules: tuple[str, ...] = (),
+    min_dims: int = 0,
+    max_dims: int = 99,
+    fans: Fans | None = None,
+    whole: bool = False,
+    parts: dict[str, Any] | None = None,
+    rows: dict[str, Any] | None = None,
+) -> None:
+    """Note what fills the parameters that fit a pattern; a later rule replaces an earlier one.
+
+    ``init`` None keeps them. ``parts`` gives packed parts an initializer of their own, ``rows`` says where each lies:
+    name -> (axis, [(start, stop), ...], fans or None).
+    """
+    for path in select(model, patterns, list(exclude)):
+        param, module, name = where(model, path)
+        kind = type(module).__name__.removeprefix("Parametrized")
+        if (modules and kind not in modules) or not min_dims <= param.ndim <= max_dims:
+            continue
+        own = fans if fans is not None else layer_fans(module, name, tuple(param.shape))
+        places = {} if whole else dict(rows or layer_parts(module, name, tuple(param.shape)))
+        drawn = []
+        for part, (dim, spans, part_fan) in places.items():
+            counts = part_fan if part_fan is not None else part_fans(own, tuple(param.shape), dim, spans)
+            drawn.append((part, dim, spans, (parts or {}).get(part, init), counts))
+        plan[path] = None if init is None and not parts else (init, seed, path, param, own, drawn)
 
 
 def draw(
-    draws: Callable[..., torch.Tensor],
+    init: Callable[..., torch.Tensor],
     seed: int,
     path: str,
     param: torch.Tensor,
@@ -108,15 +143,35 @@ def draw(
     """The value of one tensor: drawn whole, or part by part and laid into its rows."""
     shape, dtype = tuple(param.shape), param.dtype
     if not parts:
-        return draws(shape, fans, generator=stream(seed, path, ""), dtype=dtype)
+        return init(shape, fans, generator=stream(seed, path, ""), dtype=dtype)
     value = torch.empty(shape, dtype=dtype)
-    for name, dim, spans, part_draws, part_fans in parts:
+    for name, dim, spans, part_init, counts in parts:
         size = sum(stop - start for start, stop in spans)
-        piece = part_draws(
-            (*shape[:dim], size, *shape[dim + 1 :]), part_fans, generator=stream(seed, path, name), dtype=dtype
-        )
+        part_shape = (*shape[:dim], size, *shape[dim + 1 :])
+        piece = part_init(part_shape, counts, generator=stream(seed, path, name), dtype=dtype)
         offset = 0
         for start, stop in spans:
             value.narrow(dim, start, stop - start).copy_(piece.narrow(dim, offset, stop - start))
             offset += stop - start
     return value
+
+
+def write_plan(model: nn.Module, plan: dict[str, Any]) -> None:
+    """Draw and write what was planned; every trainable parameter must have been spoken for."""
+    written = set()
+    for path in select(model, ["**"], []):
+        if path not in plan:
+            raise ValueError(f"no rule fills {path}")
+        if plan[path] is None:
+            continue
+        value = draw(*plan[path])
+        param, module, _ = where(model, path)
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.padding_idx is not None:
+            value[module.padding_idx] = 0
+        param.copy_(value)
+        written.add(id(param))
+    for module in model.modules():
+        own = [id(p) for p in module.parameters(recurse=False)]
+        reset: Any = getattr(module, "reset_running_stats", None)
+        if reset is not None and own and written.issuperset(own):
+            reset()
