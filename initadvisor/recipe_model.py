@@ -170,7 +170,7 @@ class Selector(_Strict):
     min_dims: int = Field(0, ge=0)
     max_dims: int | None = Field(None, ge=0)
 
-    @field_validator("path", "role", "module", "exclude", mode="before")
+    @field_validator("path", "module", "exclude", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
@@ -178,6 +178,7 @@ class Selector(_Strict):
     @field_validator("role", mode="before")
     @classmethod
     def _known_role(cls, value: Any) -> Any:
+        value = (value,) if isinstance(value, str) else value
         known = {role.value for role in Role}
         for name in value if isinstance(value, (list, tuple)) else ():
             if isinstance(name, str) and name not in known:

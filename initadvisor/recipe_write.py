@@ -156,6 +156,8 @@ def _rule(patterns: Sequence[str], entries: Sequence[_Entry], *, override: bool)
 def _fold_entries(entries: Sequence[_Entry]) -> list[RuleModel]:
     """Rules in model order: per repeated name the commonest fill as a pattern, the exceptions as overrides."""
     everything = [e.path for e in entries]
+    if len({e.key for e in entries}) == 1:
+        return [_rule(["**"], entries, override=False)]
     buckets: dict[str, list[_Entry]] = {}
     for entry in entries:
         buckets.setdefault(skeleton(entry.path), []).append(entry)
