@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.trials.loop import train_members, trial_process
 from initadvisor.trials.member import MemberKey, MemberState, pack, unpack
@@ -59,23 +60,29 @@ class Job:
         until: steps at which to stop.
         evals: steps at which to score.
         schemes: those the worker may not know.
+        measured: seeds whose members' signal and gradient flow is measured.
     """
 
     states: tuple[MemberState, ...]
     until: int
     evals: tuple[int, ...]
     schemes: Mapping[str, Scheme]
+    measured: tuple[int, ...] = ()
 
 
-Context = tuple[TrainingTask, dict[str, Scheme]]
+Context = tuple[TrainingTask, ModelSpec, dict[str, Scheme]]
 _INHERITED: dict[int, Context] = {}
 """What forked workers find in memory, so that neither models nor losses defined in a script need to be pickled."""
 _TOKENS = itertools.count()
 
 
 def _run(context: Context, job: Job) -> list[MemberState]:
-    task, known = context
-    return train_members(task, {**known, **job.schemes}, job.states, job.until, job.evals)
+    task, spec, known = context
+    done = []
+    for is_measured, group in itertools.groupby(job.states, key=lambda s: s.key.seed in job.measured):
+        look = spec if is_measured else None
+        done += train_members(task, {**known, **job.schemes}, tuple(group), job.until, job.evals, look)
+    return done
 
 
 def _start_worker() -> None:
@@ -102,17 +109,20 @@ class Engine:
         notes: what happened that a report should tell.
         steps: optimizer steps taken so far, of all members.
         started: members that were started.
+        measured: seeds whose members' signal and gradient flow is measured; set by the race.
     """
 
     def __init__(
         self,
         task: TrainingTask,
         schemes: Sequence[Scheme],
+        spec: ModelSpec,
         *,
         executor: Executor | None = None,
         workers: int | None = None,
     ) -> None:
-        self.task = task
+        self.task, self.spec = task, spec
+        self.measured: tuple[int, ...] = ()
         self.schemes = {s.name: s for s in schemes}
         self.notes: list[str] = []
         self.steps = 0
@@ -177,7 +187,7 @@ class Engine:
         with trial_process(threads=self._threads_here()):
             for count in (1, PROBE_STEPS):  # the first step pays for warming up
                 began = time.perf_counter()
-                after = _run((self.task, self.schemes), Job((state,), count, (), {}))[0]
+                after = _run((self.task, self.spec, self.schemes), Job((state,), count, (), {}))[0]
                 self.step_seconds = (time.perf_counter() - began) / max(1, after.steps)
                 self.steps += after.steps
         assert self.step_seconds is not None
@@ -234,7 +244,7 @@ class Engine:
             )
             started = time.perf_counter()
             with trial_process(threads=self._threads_here()):
-                done = _run((self.task, self.schemes), Job(states, until, tuple(evals), {}))
+                done = _run((self.task, self.spec, self.schemes), Job(states, until, tuple(evals), {}, self.measured))
             self._learn_speed(states, done, time.perf_counter() - started)
             yield done
 
@@ -249,7 +259,7 @@ class Engine:
         size = max(1, len(ordered) // (self.workers * CHUNKS_PER_WORKER))
         chunks = [tuple(ordered[i : i + size]) for i in range(0, len(ordered), size)]
         return {
-            i: Job(chunk, until, tuple(evals), {s.key.scheme: self.schemes[s.key.scheme] for s in chunk})
+            i: Job(chunk, until, tuple(evals), {s.key.scheme: self.schemes[s.key.scheme] for s in chunk}, self.measured)
             for i, chunk in enumerate(chunks)
         }
 
@@ -257,10 +267,10 @@ class Engine:
         job = replace(job, states=tuple(replace(s, checkpoint=_packed(s.checkpoint)) for s in job.states))
         if self._given is not None:
             if self._packed is None:
-                self._packed = pack((self.task, {}))
+                self._packed = pack((self.task, self.spec, {}))
             return self._given.submit(_work, self._token, self._packed, pack(job))
         if self._pool is None:
-            _INHERITED[self._token] = (self.task, dict(self.schemes))
+            _INHERITED[self._token] = (self.task, self.spec, dict(self.schemes))
             self._inherited = set(self.schemes)
             self._pool = ProcessPoolExecutor(
                 self.workers, mp_context=multiprocessing.get_context("fork"), initializer=_start_worker

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from initadvisor.graph.spec import ModelSpec
 from initadvisor.guard import preserve_process
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.trials.losses import first_line
 from initadvisor.trials.member import Checkpoint, MemberState, load_tensors
+from initadvisor.trials.metrics import measure_flow
 from initadvisor.trials.result import SignalFlow, Status
-from initadvisor.trials.task import TrainingTask, derive
+from initadvisor.trials.streams import derive, derive_step, seed_all
+from initadvisor.trials.task import TrainingTask
 from initadvisor.types import CURRENT
 
 
@@ -39,13 +40,6 @@ def trial_process(threads: int | None = 1) -> Iterator[None]:
         if threads is not None and torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         yield
-
-
-def seed_all(seed: int) -> None:
-    """Put every global generator a model may draw from at the start of a stream."""
-    torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed & 0xFFFFFFFF)
 
 
 class Training:
@@ -98,14 +92,6 @@ class Training:
         return Checkpoint.of(self.model, self.optimizer, self.scheduler)
 
 
-def derive_step(seed: int, index: int) -> int:
-    """Seed of the random stream of one step, equal for all members of ``seed``; cheap, as it is needed at every step.
-
-    A multiplicative mix with large odd constants; the generators hash their seeds themselves.
-    """
-    return (seed * 0x9E3779B1 + index * 0x85EBCA6B + 0x27D4EB2F) & 0x7FFFFFFF
-
-
 def evaluate(task: TrainingTask, model: nn.Module) -> float:
     """Held-out loss in evaluation mode, mean over batches weighted by their size; flags are put back."""
     flags = [(m, m.training) for m in model.modules()]
@@ -154,12 +140,13 @@ def drawn_model(task: TrainingTask, scheme: Scheme, seed: int) -> nn.Module:
     return model
 
 
-def make_draw(task: TrainingTask, scheme: Scheme, seed: int) -> Draw:
-    """Fill a copy of the model and score it untrained."""
+def make_draw(task: TrainingTask, scheme: Scheme, seed: int, spec: ModelSpec | None) -> Draw:
+    """Fill a copy of the model and score it untrained; with a ``spec``, measure its flow."""
     model = drawn_model(task, scheme, seed)
     heldout = evaluate(task, model)
     tensors = {n: t.detach().clone() for n, t in (*model.named_parameters(), *model.named_buffers())}
-    return Draw(scheme.name, seed, tensors, heldout)
+    flow = None if spec is None else measure_flow(task, model, spec, seed, 0)
+    return Draw(scheme.name, seed, tensors, heldout, flow)
 
 
 def train_members(
@@ -168,6 +155,7 @@ def train_members(
     states: Sequence[MemberState],
     until: int,
     evals: Sequence[int],
+    spec: ModelSpec | None = None,
 ) -> list[MemberState]:
     """Train each member on to ``until`` steps, scoring at ``evals``; nothing that a training does can stop the others.
 
@@ -177,6 +165,7 @@ def train_members(
         states: alive members; those of one draw next to each other share its making.
         until: steps at which to stop.
         evals: steps at which to score.
+        spec: measure signal and gradient flow, first and last, by this reading of the model; None measures none.
     """
     done = []
     draw: Draw | Exception | None = None
@@ -186,21 +175,27 @@ def train_members(
         if state.checkpoint is None and made_for != (state.key.scheme, state.key.seed):
             made_for = (state.key.scheme, state.key.seed)
             try:
-                draw = make_draw(task, schemes[state.key.scheme], state.key.seed)
+                draw = make_draw(task, schemes[state.key.scheme], state.key.seed, spec)
             except Exception as error:  # noqa: BLE001 - whatever a user's model raises is that member's result
                 draw = error
-        after = _train_one(task, state, draw, until, evals)
+        after = _train_one(task, state, draw, until, evals, spec)
         done.append(replace(after, seconds=state.seconds + time.perf_counter() - started))
     return done
 
 
 def _train_one(
-    task: TrainingTask, state: MemberState, draw: Draw | Exception | None, until: int, evals: Sequence[int]
+    task: TrainingTask,
+    state: MemberState,
+    draw: Draw | Exception | None,
+    until: int,
+    evals: Sequence[int],
+    spec: ModelSpec | None,
 ) -> MemberState:
     heldout: list[tuple[int, float]] = []
     losses: list[float] = []
     begin, status, message = 0, None, ""
     checkpoint: Checkpoint | None = None
+    flow_after = state.flow_after
     try:
         if state.checkpoint is None:
             if isinstance(draw, Exception):
@@ -218,6 +213,9 @@ def _train_one(
             if index + 1 in evals:
                 heldout.append((index + 1, evaluate(task, model)))
         checkpoint = training.checkpoint()
+        if spec is not None:
+            checkpoint = checkpoint.copy()
+            flow_after = measure_flow(task, model, spec, state.key.seed, until, training.optimizer)
     except DivergedError:
         status, message = Status.DIVERGED, f"at step {len(losses)}"
     except Exception as error:  # noqa: BLE001 - a user's training may raise anything; it is quoted
@@ -230,5 +228,6 @@ def _train_one(
         status=status,
         message=message,
         flow=draw.flow if isinstance(draw, Draw) and state.checkpoint is None else state.flow,
+        flow_after=flow_after,
         checkpoint=checkpoint,
     )

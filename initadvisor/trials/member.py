@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import math
 import pickle
@@ -53,6 +54,13 @@ class Checkpoint:
         tensors = {name: p.detach() for name, p in model.named_parameters()}
         tensors.update((name, b.detach()) for name, b in model.named_buffers())
         return cls(tensors, optimizer.state_dict(), None if scheduler is None else scheduler.state_dict())
+
+    def copy(self) -> Checkpoint:
+        """The same in memory of its own, for where the live training goes on after all."""
+        scheduler = None if self.scheduler is None else copy.deepcopy(dict(self.scheduler))
+        return Checkpoint(
+            {n: t.clone() for n, t in self.tensors.items()}, copy.deepcopy(dict(self.optimizer)), scheduler
+        )
 
     def restore(self, model: nn.Module, optimizer: Optimizer, scheduler: Any) -> None:
         """Bring a fresh training to where this one stopped."""

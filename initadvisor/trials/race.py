@@ -15,13 +15,15 @@ from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.trials.budget import SWEEP_SEEDS, Budget, Plan, Rung, read_budget, refit
 from initadvisor.trials.decide import CONFIDENCE, Pair, decide, smallest_effect
+from initadvisor.trials.diagnose import Figures, diagnose
 from initadvisor.trials.engine import Engine
 from initadvisor.trials.gate import Passed, gate, weights_digest
 from initadvisor.trials.member import MemberKey, MemberState
 from initadvisor.trials.progress import OnEvent, Progress, ignore
 from initadvisor.trials.result import Cost, Decision, RaceResult, Status, TrialResult, Verdict
 from initadvisor.trials.standings import Contest, Standing, ranking, standing
-from initadvisor.trials.task import TrainingTask, derive
+from initadvisor.trials.streams import derive
+from initadvisor.trials.task import TrainingTask
 from initadvisor.types import CURRENT
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ def run_race(
         from initadvisor.trials.study import StudyLog
 
         study = StudyLog()
-    with Engine(task, schemes, executor=executor) as engine:
+    with Engine(task, schemes, spec, executor=executor) as engine:
         race = _Race(task, schemes, spec, read_budget(budget), seed, study, engine, on_event)
         try:
             race.run()
@@ -186,6 +188,7 @@ class _Race:
             todo.append(state if state is not None else MemberState(key))
         phase = keys[0].phase if keys else "rung"
         self._tell(phase, message)
+        self.engine.measured = (derive(self.seed, phase, 0),)
         for done in self.engine.advance(todo, until, evals):
             for state in done:
                 self.states[state.key] = state
@@ -207,7 +210,8 @@ class _Race:
         seeds = self._seeds("rung", self.plan.draws)
         keys = [MemberKey("rung", scheme, seed, lr) for scheme, lr in self.contest.alive for seed in seeds]
         message = f"rung {index + 1} of {len(self.plan.rungs)}: {len(keys)} trainings to step {rung.steps}"
-        self._advance(keys, rung.steps, (rung.steps,), message)
+        # With the earlier horizons: a member whose weights were lost with a killed process starts over.
+        self._advance(keys, rung.steps, tuple(r.steps for r in self.plan.rungs[: index + 1]), message)
         scores = [self._standing(scheme, lr, rung.steps) for scheme, lr in self.contest.alive]
         for s in scores:
             self.log.report(MemberKey("rung", s.scheme, seeds[0], s.lr), rung.steps, s.score)
@@ -327,6 +331,8 @@ class _Race:
         """Everything as the other rooms read it."""
         self._raise_if_all_failed()
         decision = self._decision()
+        figures = Figures(self.task, tuple(self.states.values()), self.contest, decision.verdict)
+        decision = replace(decision, diagnosis=diagnose(figures))
         trials = tuple(self._trials())
         steps = self.engine.steps + self.resumed
         full = self.task.full_steps

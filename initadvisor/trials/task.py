@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +19,7 @@ from initadvisor.guard import preserve_model, preserve_process
 from initadvisor.trials.batches import Data, read_data, unsplit
 from initadvisor.trials.losses import Loss, choose_loss, first_line
 from initadvisor.trials.optimizers import OptimizerPlan, choose_rates, normalise_optimizer
+from initadvisor.trials.streams import derive
 
 SchedulerFactory = Callable[[Optimizer], Any]
 
@@ -121,17 +121,6 @@ def _order(seed: int, count: int) -> tuple[int, ...]:
         generator = torch.Generator().manual_seed(seed)
         found = _ORDERS[seed, count] = tuple(torch.randperm(count, generator=generator).tolist())
     return found
-
-
-def derive(seed: int, *parts: object) -> int:
-    """A seed of 31 bits that follows from ``seed`` and what it is for.
-
-    Example:
-        >>> derive(0, "rung", 1) == derive(0, "rung", 1), derive(0, "rung", 1) == derive(0, "confirm", 1)
-        (True, False)
-    """
-    text = "/".join(map(str, (seed, *parts)))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
 def training_copy(model: nn.Module, device: torch.device) -> nn.Module:

@@ -1,0 +1,214 @@
+"""Where initialisation is not the problem: what the figures of a race point to instead."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from initadvisor.data import tensors_in
+from initadvisor.trials.losses import LossKind
+from initadvisor.trials.member import MemberState
+from initadvisor.trials.result import Verdict
+from initadvisor.trials.standings import Contest
+from initadvisor.trials.task import TrainingTask
+from initadvisor.types import CURRENT
+
+AT_CHANCE = 0.97
+"""Share of the loss of guessing above which nothing was learnt: sampling a held-out set moves its loss by a few "
+"percent."""
+
+LEARNT = 0.9
+"""Share of the loss of guessing below which the training loss has clearly fallen."""
+
+LARGE_SCALE = 10.0
+"""Standard deviation, or mean, of inputs from which they are far from the unit scale that initialisers assume."""
+
+SMALL_SCALE = 0.03
+"""Standard deviation of inputs below which the first layer hardly sees them."""
+
+UNEVEN = 100.0
+"""Ratio of the largest to the smallest standard deviation of features from which the small ones are hardly seen."""
+
+TURNED_UP = 1.05
+"""Last held-out loss over the best one from which over-fitting is told; less is noise of the held-out set."""
+
+RATE_MATTERS = 3.0
+"""Spread over learning rates in multiples of the spread over schemes from which the rate is what matters."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a diagnosis looks at.
+
+    Attributes:
+        task: the training.
+        states: every member.
+        contest: who stood where.
+        verdict: of the decision.
+    """
+
+    task: TrainingTask
+    states: Sequence[MemberState]
+    contest: Contest
+    verdict: Verdict
+
+
+def diagnose(figures: Figures) -> tuple[str, ...]:
+    """Sentences that say what to look at instead, the most serious first; empty where nothing stands out."""
+    found: list[str] = []
+    for rule in (_all_died, _at_chance, _no_gradient, _scale_of_data, _edge_of_grid, _rate_matters, _over_fitting):
+        found += rule(figures)
+    return tuple(found)
+
+
+def _all_died(f: Figures) -> Iterator[str]:
+    trained = [s for s in f.states if s.key.phase == "rung" and (s.steps or s.status)]
+    if trained and all(s.dead for s in trained):
+        lowest = min(s.key.lr for s in trained)
+        yield (
+            f"every training diverged, whatever the weights: try learning rates below {lowest:g}, clip the gradient "
+            "norm, "
+            "or look for a loss that can overflow"
+        )
+
+
+def guessing_loss(task: TrainingTask) -> float | None:
+    """Loss of the best answer that ignores the inputs; None where the loss is the user's own."""
+    targets = [b.target for b in task.train if isinstance(b.target, torch.Tensor)]
+    if not targets:
+        return None
+    if task.loss.kind in (LossKind.CROSS_ENTROPY_LAST, LossKind.CROSS_ENTROPY_SECOND, LossKind.BINARY):
+        values = torch.cat([t.reshape(-1) for t in targets]).cpu()
+        shares = torch.unique(values[values >= 0], return_counts=True)[1].double()
+        shares = shares / shares.sum()
+        return float(-(shares * shares.log()).sum())
+    if task.loss.kind is LossKind.SQUARED:
+        return float(torch.cat([t.reshape(-1) for t in targets]).double().var(unbiased=False))
+    return None
+
+
+def _at_chance(f: Figures) -> Iterator[str]:
+    best = min((loss for s in f.states for _, loss in s.heldout), default=math.inf)
+    chance = guessing_loss(f.task)
+    if chance is None or chance <= 0 or not math.isfinite(best) or best < AT_CHANCE * chance:
+        return
+    lowest = min((_tail_mean(s) for s in f.states if s.train), default=math.inf)
+    if lowest < LEARNT * chance:
+        yield (
+            f"the training loss falls ({lowest:.3g}) but the held-out loss stays at that of guessing ({chance:.3g}) "
+            "for every "
+            "scheme: are labels shuffled against inputs, or is there too little data to generalise?"
+        )
+    else:
+        steps = max((s.steps for s in f.states), default=0)
+        yield (
+            f"no scheme gets below the loss of guessing ({chance:.3g}) in {steps} steps: check that labels belong to "
+            "their "
+            "inputs, that the learning rates are right, and whether this task shows progress this early"
+        )
+
+
+def _tail_mean(state: MemberState) -> float:
+    """Mean of the last tenth of the training losses: single steps are noise."""
+    tail = state.train[-max(1, len(state.train) // 10) :]
+    return math.fsum(tail) / len(tail)
+
+
+def _no_gradient(f: Figures) -> Iterator[str]:
+    flows = [s.flow_after for s in f.states if s.flow_after is not None]
+    if not flows:
+        return
+    starved = set.intersection(
+        *({p for p, g in zip(w.layers, w.backward_norm, strict=True) if g == 0.0} for w in flows)
+    )
+    if starved:
+        first = next(p for p in flows[0].layers if p in starved)
+        more = f" and {len(starved) - 1} more" if len(starved) > 1 else ""
+        yield (
+            f"no gradient reaches {first}{more} under any scheme: is its output detached, cut off by a dead "
+            "activation, or "
+            "without effect on the loss?"
+        )
+
+
+def _scale_of_data(f: Figures) -> Iterator[str]:
+    for index, first in enumerate(tensors_in((f.task.sample.args, dict(f.task.sample.kwargs)))):
+        if first is f.task.sample.target or not first.is_floating_point() or first.numel() < 2:
+            continue
+        value = first.detach().double()
+        mean, std = float(value.mean()), float(value.std())
+        if not (math.isfinite(mean) and math.isfinite(std)) or std == 0:
+            continue
+        what = "the inputs" if index == 0 else f"input tensor {index}"
+        if std > LARGE_SCALE or std < SMALL_SCALE or abs(mean) > max(LARGE_SCALE, 3 * std):
+            yield (
+                f"{what} are not standardised (mean {mean:.3g}, standard deviation {std:.3g}): subtract the mean and "
+                "divide "
+                "by the standard deviation; initialisers assume inputs of unit scale"
+            )
+        elif value.ndim == 2 and value.shape[0] > 1:
+            spread = value.std(dim=0)
+            spread = spread[spread > 0]
+            if spread.numel() > 1 and float(spread.max() / spread.min()) > UNEVEN:
+                yield (
+                    f"the features of {what} have very different scales (standard deviations "
+                    f"{float(spread.min()):.2g} to "
+                    f"{float(spread.max()):.2g}): standardise each"
+                )
+
+
+def _edge_of_grid(f: Figures) -> Iterator[str]:
+    rates = f.task.rates
+    finalists = f.contest.finalists()
+    if len(rates) < 2 or finalists is None:
+        return
+    best = {s.lr for s in finalists}
+    for edge, word, where in ((rates[0], "lowest", "below"), (rates[-1], "highest", "above")):
+        if best == {edge}:
+            yield f"the {word} learning rate tried ({edge:g}) is the best for every finalist: try rates {where} it"
+
+
+def _rate_matters(f: Figures) -> Iterator[str]:
+    """At the first rung, where every scheme has every rate."""
+    if f.verdict is Verdict.SWITCH or len(f.task.rates) < 2:
+        return
+    first: dict[str, list[float]] = {}
+    horizon = min((s.horizon for s in (*f.contest.left.values(), *f.contest.latest.values())), default=0)
+    for s in f.states:
+        if s.key.phase == "rung":
+            first.setdefault(s.key.scheme, []).append(s.best(horizon))
+    finite = [[v for v in values if math.isfinite(v)] for values in first.values()]
+    bests = [min(v) for v in finite if v]
+    if len(bests) < 3:
+        return
+    across_rates = sorted(max(v) - min(v) for v in finite if v)[len(bests) // 2]
+    across_schemes = sorted(bests)[(3 * len(bests)) // 4] - sorted(bests)[len(bests) // 4]
+    if across_rates > RATE_MATTERS * across_schemes and across_rates > 0:
+        yield (
+            f"the learning rate matters more than the scheme here: over rates the held-out loss differs by "
+            f"{across_rates:.2g}, "
+            f"over schemes by {across_schemes:.2g}"
+        )
+
+
+def _over_fitting(f: Figures) -> Iterator[str]:
+    turned, looked, where = 0, 0, []
+    for s in f.states:
+        if s.key.phase != "confirm" or len(s.heldout) < 3 or (s.key.scheme == CURRENT and f.verdict is Verdict.SWITCH):
+            continue
+        looked += 1
+        step, best = min(s.heldout, key=lambda pair: pair[1])
+        last = s.heldout[-1][1]
+        if 0 < step < s.heldout[-1][0] and best > 0 and last > TURNED_UP * best:
+            turned += 1
+            where.append(step)
+    if looked and turned > looked / 2:
+        middle = sorted(where)[len(where) // 2]
+        yield (
+            f"the held-out loss turns up after about step {middle}: the model over-fits, so the best checkpoint was "
+            "scored; "
+            "regularisation, more data or stopping early will bring more than other weights"
+        )

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import torch
+from fakes import SPEC, blobs, current, tanh_mlp, xavier
+from torch import nn
+
+from initadvisor.trials.race import run_race
+from initadvisor.trials.result import Decision
+from initadvisor.trials.task import make_task
+
+SGD = torch.optim.SGD
+
+
+def diagnosis(model: nn.Module, data: object, **settings: object) -> tuple[str, ...]:
+    return decision(model, data, **settings).diagnosis
+
+
+def decision(model: nn.Module, data: object, **settings: object) -> Decision:
+    task = make_task(model, data, **{"optimizer": SGD, "lr": 0.1, "steps": 60, **settings})
+    return run_race(task, [current(), xavier("a"), xavier("b", 1.5), xavier("c", 0.7)], SPEC, budget=1200).decision
+
+
+def says(found: tuple[str, ...], words: str) -> bool:
+    return any(words in sentence for sentence in found)
+
+
+def test_a_healthy_training_has_no_diagnosis() -> None:
+    assert diagnosis(tanh_mlp(), blobs(batches=30)) == ()
+
+
+def test_data_far_from_unit_scale() -> None:
+    raw = [(100 * x + 30, y) for x, y in blobs()]
+    assert says(diagnosis(tanh_mlp(), raw), "not standardised")
+    uneven = [(x * torch.tensor([1.0, 1.0, 1.0, 1e-3]), y) for x, y in blobs()]
+    assert says(diagnosis(tanh_mlp(), uneven), "different scales")
+
+
+def test_shuffled_labels() -> None:
+    g = torch.Generator().manual_seed(0)
+    noise = [(torch.randn(32, 4, generator=g), torch.randint(3, (32,), generator=g)) for _ in range(6)]
+    few = diagnosis(tanh_mlp(width=128), noise, optimizer=torch.optim.Adam, lr=0.01, steps=150)
+    assert says(few, "shuffled") or says(few, "below the loss of guessing")
+
+
+def test_a_loss_at_chance_for_every_scheme() -> None:
+    silent = [(torch.zeros(32, 4), y) for _, y in blobs()]
+    assert says(diagnosis(tanh_mlp(), silent), "below the loss of guessing")
+
+
+class Detached(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lost, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x + self.lost(x).detach())
+
+
+def test_a_layer_that_no_gradient_reaches() -> None:
+    assert says(diagnosis(Detached(), blobs()), "no gradient reaches lost.weight")
+    assert not says(diagnosis(tanh_mlp(), blobs()), "no gradient")
+
+
+def test_the_best_rate_at_the_edge_of_the_grid() -> None:
+    assert says(diagnosis(tanh_mlp(), blobs(), lr=(1e-5, 1e-4, 1e-3)), "the highest learning rate tried (0.001)")
+    assert not says(diagnosis(tanh_mlp(), blobs(), lr=0.1), "edge")
+
+
+def test_rates_that_matter_more_than_schemes() -> None:
+    assert says(diagnosis(nn.Linear(4, 3), blobs(batches=20), lr=(1e-4, 0.3)), "matters more than the scheme")
+
+
+def test_over_fitting_is_told_and_scored_by_the_best_checkpoint() -> None:
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(40, 4, generator=g)
+    y = ((x[:, 0] + 0.8 * torch.randn(40, generator=g)) > 0).long()
+    found = decision(tanh_mlp(width=128, outputs=2), (x, y), optimizer=torch.optim.Adam, lr=0.03, steps=100)
+    assert says(found.diagnosis, "over-fits")
