@@ -4,29 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 
 from initadvisor.errors import RegistryError, nearest
 from initadvisor.types import Fans
 
+Initializer = Callable[..., torch.Tensor]
+"""``(shape, fans, *, gain, generator, dtype, **args) -> Tensor``: makes one new CPU tensor of ``shape`` and ``dtype``.
 
-class Initializer(Protocol):
-    """Makes one new tensor; no module, no global random state, no guessing of fans."""
-
-    def __call__(
-        self,
-        shape: tuple[int, ...],
-        fans: Fans,
-        *,
-        gain: float,
-        generator: torch.Generator,
-        dtype: torch.dtype,
-        **args: float | str,
-    ) -> torch.Tensor:
-        """A CPU tensor of ``shape`` and ``dtype``; drawn in float32 at least and cast."""
-        ...
+No module, no global random state, no guessing of fans; drawn in float32 at least and cast. ``args`` are the card's own
+hyperparameters, which is why the type cannot spell the signature out; the contract suite calls every card with it.
+"""
 
 
 @dataclass(frozen=True, slots=True)

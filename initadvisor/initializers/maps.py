@@ -57,6 +57,13 @@ def draw_maps(shape: tuple[int, ...], fans: Fans, draw: DrawMaps) -> torch.Tenso
     return value.permute([order.index(d) for d in range(len(shape))]).contiguous()
 
 
-def centre(kernel: tuple[int, ...]) -> tuple[int, ...]:
-    """Index of a kernel's middle tap, the right one of two for even sizes, as torch's ``dirac_`` has it."""
-    return tuple(size // 2 for size in kernel)
+def centre_tap(value: torch.Tensor, kernel: tuple[int, ...]) -> torch.Tensor:
+    """View of a kernel's middle tap (the right one of two for even sizes, as torch's ``dirac_`` has it).
+
+    Args:
+        value: shape (…, *kernel).
+        kernel: sizes of the last axes; empty for matrices, which are their own centre.
+    """
+    for size in reversed(kernel):
+        value = value.select(-1, size // 2)
+    return value

@@ -9,7 +9,7 @@ import torch
 
 from initadvisor.errors import SchemeError, nearest
 from initadvisor.initializers.card import Card, Declared, Hyperparameter, register
-from initadvisor.initializers.maps import centre, draw_maps, working_dtype
+from initadvisor.initializers.maps import centre_tap, draw_maps, working_dtype
 from initadvisor.types import Fans
 
 SCALES = ("norm", "fan_in")
@@ -41,7 +41,7 @@ def haar(count: int, rows: int, columns: int, generator: torch.Generator, dtype:
     head = first + sign * length
     reflectors = below.div_(head.unsqueeze(-2))
     factors = head.abs() / length
-    product = torch.linalg.householder_product(reflectors, factors)
+    product: torch.Tensor = torch.linalg.householder_product(reflectors, factors)
     # Columns take the sign that makes R's diagonal positive; without it the law is not uniform.
     return product.mul_(-sign.unsqueeze(-2))
 
@@ -101,7 +101,7 @@ def delta_orthogonal(
         if not kernel:
             raise SchemeError(f"delta_orthogonal needs a convolution kernel; shape {shape} has none, use orthogonal")
         value = torch.zeros(maps, out, inputs, *kernel, dtype=working)
-        value[(..., *centre(kernel))] = gain * haar(maps, out, inputs, generator, working)
+        centre_tap(value, kernel).copy_(gain * haar(maps, out, inputs, generator, working))
         return value
 
     return draw_maps(shape, fans, draw).to(dtype)

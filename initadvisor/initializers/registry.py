@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from initadvisor.initializers import orthogonal, random, scaling, structured
+import initadvisor.initializers.orthogonal as orthogonal
+import initadvisor.initializers.random as random
+import initadvisor.initializers.scaling as scaling
+import initadvisor.initializers.structured as structured
 from initadvisor.initializers.card import Card, cards, get
 
 FAMILIES = (random, scaling, orthogonal, structured)

@@ -9,7 +9,7 @@ import torch
 
 from initadvisor.errors import SchemeError
 from initadvisor.initializers.card import Card, Declared, Hyperparameter, Initializer, register
-from initadvisor.initializers.maps import centre, draw_maps, working_dtype
+from initadvisor.initializers.maps import centre_tap, draw_maps, working_dtype
 from initadvisor.initializers.random import draw_uniform
 from initadvisor.types import Fans
 
@@ -49,7 +49,7 @@ def dirac(
         if not kernel:
             raise SchemeError(f"dirac fills convolutions; for the matrix of shape {shape} use identity")
         value = torch.zeros(maps, out, inputs, *kernel)
-        value[(..., *centre(kernel))] = gain * torch.eye(out, inputs)
+        centre_tap(value, kernel).copy_(gain * torch.eye(out, inputs))
         return value
 
     return draw_maps(shape, fans, draw).to(dtype)
@@ -117,7 +117,7 @@ def zero_init(
             size = 2**order
             matrix = torch.eye(out, size) @ hadamard(order) @ torch.eye(size, inputs) / 2 ** (order / 2)
         value = torch.zeros(maps, out, inputs, *kernel)
-        value[(..., *centre(kernel))] = gain * matrix
+        centre_tap(value, kernel).copy_(gain * matrix)
         return value
 
     return draw_maps(shape, fans, draw).to(dtype)

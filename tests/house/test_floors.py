@@ -51,13 +51,18 @@ def floor(name: str) -> int:
 
 
 def imports(tree: ast.AST) -> list[str]:
+    """Dotted names of the modules a file imports; ``from package import submodule`` names the submodule."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            found.append(node.module or "")
+            module = node.module or ""
+            folder = PACKAGE.parent.joinpath(*module.split("."))
+            for alias in node.names:
+                is_module = (folder / f"{alias.name}.py").exists() or (folder / alias.name / "__init__.py").exists()
+                found.append(f"{module}.{alias.name}" if is_module else module)
     return found
 
 
@@ -91,7 +96,7 @@ def test_optuna_lives_in_one_file(path: Path) -> None:
 )
 def test_initializers_know_no_modules(path: Path) -> None:
     names = imports(ast.parse(path.read_text()))
-    assert not [n for n in names if n.startswith("torch.nn")]
+    assert not [n for n in names if n.startswith("torch.nn") and n != "torch.nn.functional"]
 
 
 def printed_by(code: str) -> set[str]:
