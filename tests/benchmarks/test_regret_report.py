@@ -1,0 +1,132 @@
+"""The report on made results whose answers are known: who wins, what was falsely switched, what it cost."""
+
+import json
+
+import pytest
+
+from benchmarks.regret import report
+from benchmarks.regret.markdown import render
+from benchmarks.regret.pool import SEEDS, TUNING_SEEDS
+from benchmarks.regret.store import CURRENT_DIGEST, Key, Store, append_line
+from benchmarks.regret.tasks import TASKS
+from benchmarks.regret.train import Curve, evaluation_steps
+
+NAMES = list(TASKS)[:6]
+NULL = NAMES[-1]
+POOL = (("current", "current", CURRENT_DIGEST), ("rules_a", "rules", "aaa"), ("kaiming", "textbook", "kkk"))
+LEVEL = {"current": 1.0, "rules_a": 0.2, "kaiming": 0.6}
+NOISE = dict(zip((*TUNING_SEEDS, *SEEDS), (0.0, 0.01, -0.01, 0.02, -0.02), strict=True))
+
+
+def fill(store, name):
+    task = TASKS[name]
+    store.set_proposals(
+        task,
+        [{"name": n, "kind": k, "digest": d, "prior": 0.5, "calibrations": [], "fault": None} for n, k, d in POOL],
+    )
+    steps = evaluation_steps(task.steps)
+    for index, (scheme, _, digest) in enumerate(POOL):
+        for seed in (*TUNING_SEEDS, *SEEDS):
+            for rank, lr in enumerate(task.lrs):
+                # On the null task all schemes are the same but for noise of their own.
+                own = NOISE[seed] * (1, -1, 2)[index]
+                end = (0.5 if name == NULL else LEVEL[scheme]) + own + 0.1 * rank
+                losses = tuple(end + 0.01 * (steps[-1] - s) / steps[-1] for s in steps)
+                store.add(task, scheme, Key(digest, lr, seed), Curve(steps, losses, losses, False, 1.0, 0.0))
+
+
+def advice(name, verdict, scheme, digest, **changes):
+    task = TASKS[name]
+    return {
+        "task": name, "version": task.version, "seed": 0, "budget": "standard", "verdict": verdict, "scheme": scheme,
+        "kind": "rules", "digest": digest, "lr": task.lrs[0], "challenger": "rules_a", "effect": 0.7,
+        "interval": [0.6, 0.9], "confidence": 0.9, "p": 0.02, "fresh_seeds": 4, "horizon": 100,
+        "model_steps": 3 * task.steps, "share_of_full": 0.05, "seconds": 9.0, "candidates": 3, "diagnosis": [],
+    } | changes  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = Store(tmp_path)
+    for name in NAMES:
+        fill(made, name)
+        if name == NULL:
+            row = advice(name, "switch", "kaiming", "kkk", p=0.01)
+        elif name == NAMES[0]:
+            row = advice(name, "keep", "current", CURRENT_DIGEST)
+        else:
+            row = advice(name, "switch", "rules_a", "aaa")
+        append_line(made.folder / "advice.jsonl", row)
+    return made
+
+
+@pytest.fixture
+def results(store):
+    return report.gather(store, resamples=100)
+
+
+def line(results, method):
+    return next(x for x in results.lines if x.method == method)
+
+
+def test_regret_by_method(results):
+    assert results.null == {NULL}
+    assert line(results, "torch default").mean.value == pytest.approx(1)
+    assert line(results, "rules, no trial").mean.value == pytest.approx(0)
+    assert line(results, "kaiming everywhere").median.value == pytest.approx(0.5)
+    assert line(results, "random choice").mean.value == pytest.approx(0.5)
+    assert line(results, "initadvisor").mean.value == pytest.approx(1 / 5)
+    assert line(results, "initadvisor").p90.value > 0.5
+    assert line(results, "rules, no trial").lost.value == pytest.approx(-1 / 5)
+    assert line(results, "torch default").lost.low > 0
+    assert "LSUV" not in {x.method for x in results.lines}
+
+
+def test_a_switch_on_a_null_task_is_false(results):
+    assert report.false_switches(results).value == 1
+    assert report.beyond_pool(results).value == 0
+
+
+def test_cost_counts_steps_in_sweeps_and_trainings(results):
+    cost = report.spent(results)
+    assert cost.full_trainings == pytest.approx(3)
+    assert cost.of_one_seed == pytest.approx(3 / (len(POOL) * 3))
+    assert cost.of_sweep == pytest.approx(cost.of_one_seed / len(SEEDS))
+    assert cost.seconds == 9
+
+
+def test_calibration_compares_what_was_said_with_full_training(results):
+    by = {c.verdict: c for c in report.calibration(results)}
+    assert by["switch"].count == 5
+    assert by["switch"].stated == pytest.approx((4 * 0.98 + 0.99) / 5)
+    assert by["keep"].better.value == 1, "the challenger was better there, and keep was wrong"
+    # The gain is 0.8 where it matters and none on the null task.
+    assert by["switch"].covered.value == pytest.approx(4 / 5)
+
+
+def test_advice_at_another_rate_than_the_best_costs_regret(store):
+    append_line(store.folder / "advice.jsonl", advice(NAMES[1], "switch", "rules_a", "aaa", lr=TASKS[NAMES[1]].lrs[2]))
+    results = report.gather(store, resamples=20)
+    assert results.regrets["initadvisor"][NAMES[1]] == pytest.approx(0.2 / 0.8)
+    assert results.regrets["initadvisor, own best rate"][NAMES[1]] == pytest.approx(0)
+
+
+def test_advice_not_yet_trained_in_full_is_left_out(store):
+    append_line(store.folder / "advice.jsonl", advice(NAMES[1], "switch", "refined_1", "unseen"))
+    results = report.gather(store, resamples=20)
+    assert NAMES[1] not in results.regrets["initadvisor"]
+
+
+def test_the_whole_report_is_written(store):
+    report.main(store.folder)
+    text = (store.folder / "report.md").read_text()
+    assert "6 of" in text
+    assert "| **initadvisor** |" in text
+    assert all(name in text for name in NAMES)
+    assert (store.folder / "regret.png").stat().st_size > 1000
+    assert json.loads((store.folder / "proposals.json").read_text()).keys() == set(NAMES)
+
+
+def test_nothing_measured_yet_is_said(tmp_path):
+    store = Store(tmp_path)
+    assert "Nothing is complete yet" in render(report.gather(store, resamples=10), store)
