@@ -33,6 +33,7 @@ from initadvisor.recipe_yaml import parse, read_text
 from initadvisor.schemes.apply import apply_scheme
 from initadvisor.schemes.paths import matches
 from initadvisor.schemes.rules.fills import FAN_FREE, ONE_VALUE, default_fans, sliced_fans
+from initadvisor.schemes.rules.reading import closes_branch
 from initadvisor.schemes.scheme import ApplyResult, Assignment, Calibration, Fill, Part, Scheme, SchemeKind
 from initadvisor.types import Fans, Role, Slice
 
@@ -92,7 +93,7 @@ class Recipe(_Strict):
         names = _names_of(spec)
         chosen: dict[str, int] = {}
         for index, rule in enumerate(self.rules):
-            found = [p for p in spec.params if p.tied_to is None and _selects(rule, p, names[p.path])]
+            found = [p for p in spec.params if p.tied_to is None and _selects(rule, p, spec, names[p.path])]
             if not found and not rule.optional:
                 known = [n for alias in names.values() for n in alias]
                 hint = f"; {nearest(rule.match.path[0], known)}" if rule.match.path else ""
@@ -220,7 +221,7 @@ def _rule_needs_analysis(rule: RuleModel) -> bool:
     return rule.match.needs_analysis or any(isinstance(f.gain, str) or f.scale in NEED_ANALYSIS for f in fills)
 
 
-def _selects(rule: RuleModel, param: ParamSpec, names: tuple[str, ...]) -> bool:
+def _selects(rule: RuleModel, param: ParamSpec, spec: ModelSpec, names: tuple[str, ...]) -> bool:
     match = rule.match
     if match.path and not any(matches(pattern, name) for pattern in match.path for name in names):
         return False
@@ -231,6 +232,8 @@ def _selects(rule: RuleModel, param: ParamSpec, names: tuple[str, ...]) -> bool:
     if match.module and param.module_type.removeprefix("Parametrized") not in match.module:
         return False
     if len(param.shape) < match.min_dims or (match.max_dims is not None and len(param.shape) > match.max_dims):
+        return False
+    if match.ends_branch is not None and match.ends_branch != closes_branch(param, spec):
         return False
     if match.depth is not None:
         low, high = parse_depth(match.depth)

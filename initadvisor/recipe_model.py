@@ -160,7 +160,10 @@ def parse_spans(text: str) -> tuple[tuple[int, int], ...]:
 
 
 class Selector(_Strict):
-    """Which parameters: all given conditions must hold. Roles and depth need the sample batch to be read."""
+    """Which parameters: all given conditions must hold. Roles, depth and branches need the sample batch to be read.
+
+    ``ends_branch`` is true of what scales a residual branch: its last weight, or the norm scale behind that.
+    """
 
     path: tuple[str, ...] = ()
     role: tuple[Role, ...] = ()
@@ -169,6 +172,7 @@ class Selector(_Strict):
     exclude: tuple[str, ...] = Field((), alias="except")
     min_dims: int = Field(0, ge=0)
     max_dims: int | None = Field(None, ge=0)
+    ends_branch: bool | None = None
 
     @field_validator("path", "module", "exclude", mode="before")
     @classmethod
@@ -201,14 +205,15 @@ class Selector(_Strict):
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        if not (self.path or self.role or self.depth or self.module or self.min_dims or self.max_dims is not None):
+        ends, most = self.ends_branch, self.max_dims
+        if not (self.path or self.role or self.depth or self.module or self.min_dims) and ends is None and most is None:
             raise ValueError('a match names at least one of path, role, depth, module; "**" matches everything')
         return self
 
     @property
     def needs_analysis(self) -> bool:
         """Whether only the executed graph can tell what it matches."""
-        return bool(self.role) or self.depth is not None
+        return bool(self.role) or self.depth is not None or self.ends_branch is not None
 
 
 def parse_depth(text: str) -> tuple[int, int | None]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from initadvisor.graph.spec import ModelSpec, ParamSpec
 from initadvisor.schemes.rules.fills import default_fans, short
 from initadvisor.schemes.rules.gain import weight_gain
-from initadvisor.schemes.rules.reading import branch_of, residual_count
+from initadvisor.schemes.rules.reading import branch_of, plain_depth, residual_count
 from initadvisor.schemes.rules.rule import Context
 
 GAINS: dict[str, Context] = {
@@ -58,7 +59,10 @@ def gain_value(gain: float | str, scale: str | None, param: ParamSpec, spec: Mod
     """
     if isinstance(gain, float) and scale is None:
         return gain
-    value = weight_gain(param, spec, GAINS[gain])[0] if isinstance(gain, str) else gain
+    if isinstance(gain, str):
+        value = weight_gain(param, spec, replace(GAINS[gain], plain_depth=plain_depth(spec)))[0]
+    else:
+        value = gain
     if scale is not None:
         value *= SCALES[scale](param, spec)
     return short(value)

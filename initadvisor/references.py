@@ -468,6 +468,22 @@ _TABLE = (
         2017,
         "https://arxiv.org/abs/1711.04735",
     ),
+    Reference(
+        "raffel2020",
+        "Raffel, Colin and Shazeer, Noam and Roberts, Adam and others",
+        "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer",
+        "JMLR",
+        2020,
+        "https://arxiv.org/abs/1910.10683",
+    ),
+    Reference(
+        "kumar2022",
+        "Kumar, Ananya and Raghunathan, Aditi and Jones, Robbie and Ma, Tengyu and Liang, Percy",
+        "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution",
+        "ICLR",
+        2022,
+        "https://arxiv.org/abs/2202.10054",
+    ),
 )
 
 REFERENCES: dict[str, Reference] = {}

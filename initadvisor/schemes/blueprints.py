@@ -205,16 +205,9 @@ RULE_BLUEPRINTS: tuple[Blueprint, ...] = (
         applies=_deep,
     ),
     Blueprint(
-        "rules_critical",
-        "orthogonal weights just above the edge of chaos, for saturating activations in depth",
-        0.91,
-        context=Context(gains="critical"),
-        applies=_deep,
-    ),
-    Blueprint(
         "rules_forward",
-        "orthogonal weights at the gain of the plain second moment",
-        0.6,
+        "orthogonal weights at the gain that keeps the second moment at unit variance",
+        0.74,
         context=Context(gains="forward"),
         applies=_deep,
     ),

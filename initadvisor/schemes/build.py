@@ -12,6 +12,7 @@ from initadvisor.errors import SchemeError
 from initadvisor.graph.spec import ModelSpec, ParamSpec
 from initadvisor.schemes.rules import registry
 from initadvisor.schemes.rules.fills import FAN_FREE, ONE_VALUE, default_fans
+from initadvisor.schemes.rules.reading import plain_depth
 from initadvisor.schemes.rules.rule import Context, Rule
 from initadvisor.schemes.scheme import Assignment, Part, Scheme, SchemeKind
 from initadvisor.schemes.slots import SlotKind, slots_of
@@ -155,7 +156,7 @@ def scheme_from_rules(
         SchemeError: a parameter is left out, or a gate and the weight behind it would both be zero.
         RegistryError: unknown rule.
     """
-    chosen = context or Context()
+    chosen = replace(context or Context(), plain_depth=plain_depth(spec))
     rules = [registry.get(rule) for rule in rule_names]
     assignments = assign_rules(spec, rules, chosen, companions)
     scheme = Scheme(name, kind, summary, assignments, prior=prior, fingerprint=spec.fingerprint)

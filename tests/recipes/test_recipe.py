@@ -19,6 +19,7 @@ from handmade import bias, lstm, mlp, residual, spec_of, weight
 
 from initadvisor import recipe_model
 from initadvisor.errors import RecipeError
+from initadvisor.initializers.gains import deep_gain
 from initadvisor.initializers.registry import cards
 from initadvisor.recipe import (
     Provenance,
@@ -300,7 +301,7 @@ rules:
     assert got[::2] == ["lecun_normal", "orthogonal", "orthogonal", "normal", "normal"]
     assert set(got[1::2]) == {"zeros"}
     gains = [a.parts[0].fill.gain for a in loads_recipe(text).resolve(spec).assignments[2:4:2]]
-    assert gains == [pytest.approx(1.5925, abs=1e-3)]
+    assert gains == [pytest.approx(deep_gain("tanh", 5), rel=1e-4)]
     with pytest.raises(RecipeError, match="pass sample_batch"):
         loads_recipe(text).apply(mlp(depth=5)[0])
 

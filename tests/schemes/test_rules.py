@@ -16,7 +16,7 @@ from initadvisor.initializers.registry import get as card_of
 from initadvisor.references import cite
 from initadvisor.schemes import build
 from initadvisor.schemes.blueprints import RULE_BLUEPRINTS, STRUCTURE, TEXTBOOK_BLUEPRINTS
-from initadvisor.schemes.rules import registry
+from initadvisor.schemes.rules import reading, registry
 from initadvisor.schemes.rules.rule import Context, Proposal
 from initadvisor.schemes.scheme import SchemeKind
 from initadvisor.types import Fans, Role
@@ -323,6 +323,18 @@ def test_gains_follow_the_input_of_a_weight_and_its_kind():
     assert gains["variance"] == pytest.approx(4.80, abs=0.01)
     assert gains["backward"] == gains["recommended"] == pytest.approx(4.72, abs=0.01)
     assert gains["unit"] == fill(registry.get("linear_map").propose(spec["0.weight"], spec, CONTEXT)).gain == 1.0
+
+
+def test_deep_plain_tanh_starts_near_the_edge_of_chaos_and_normalised_does_not():
+    made = {}
+    for depth in (2, 30):
+        spec = mlp(depth=depth)[1]
+        scheme = build.scheme_from_rules("s", SchemeKind.RULES, "", spec, STRUCTURE[STRUCTURE.index("shortcut") :])
+        made[depth] = {a.path: a for a in scheme.assignments}["2.weight"].parts[0].fill.gain
+    assert made[30] < 1.2 < 1.5 < made[2] < 1.6
+    normed = replace(spec, params=(*spec.params, norm("n", 8)))
+    assert reading.plain_depth(spec) == 30
+    assert reading.plain_depth(normed) == 1
 
 
 def test_swiglu_output_takes_the_gain_of_the_product():

@@ -16,16 +16,16 @@ def activation_gain(name: str, args: tuple[tuple[str, float], ...], spec: ModelS
     Args:
         name: as in ``ParamSpec.activation``.
         args: its constants.
-        spec: for activations without a standard name, and for the depth a critical gain depends on.
+        spec: for activations without a standard name.
         context: which kind of gain.
     """
     fn = None if gains.is_known(name) else spec.custom_activations.get(name)
     if fn is None and not gains.is_known(name):
         return 1.0
     if context.gains == "recommended":
-        return short(gains.recommended(name, args, fn))
-    if context.gains == "critical":
-        return short(gains.deep_gain(name, max(1, spec.depth), args, fn))
+        # The deeper a plain net of saturating activations, the nearer to the edge of chaos it starts: 24 tanh layers
+        # on digits reach .152 ± .005 so, .216 ± .013 with the gain for unit variance (4 draws, best of 3 rates).
+        return short(gains.deep_gain(name, context.plain_depth, args, fn))
     return short(getattr(gains.gains_for(name, args, fn), context.gains))
 
 

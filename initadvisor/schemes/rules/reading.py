@@ -25,6 +25,16 @@ def branch_of(param: ParamSpec, spec: ModelSpec) -> Branch | None:
     return spec.branches[param.branch]
 
 
+def ends_with_norm(param: ParamSpec, spec: ModelSpec) -> bool:
+    """The norm scale behind the last weight of a branch that has no learned factor."""
+    return param.role is Role.NORM_SCALE and any(b.last_norm == param.path and b.scale is None for b in spec.branches)
+
+
+def closes_branch(param: ParamSpec, spec: ModelSpec) -> bool:
+    """What sets the size of its branch: the last weight, or the norm scale behind it."""
+    return ends_branch(param, spec) or ends_with_norm(param, spec)
+
+
 def residual_count(spec: ModelSpec) -> int:
     """Branches that add up along the longest path; at least one."""
     return max(1, spec.residual_depth or len(spec.branches))
@@ -52,6 +62,11 @@ def has_style(spec: ModelSpec, style: NormStyle) -> bool:
 def has_norms(spec: ModelSpec) -> bool:
     """Any weight is normalised before or after, or any norm has a scale."""
     return any(p.norm_before or p.norm_after or p.role is Role.NORM_SCALE for p in spec.params)
+
+
+def plain_depth(spec: ModelSpec) -> int:
+    """Layers through which the signal is multiplied with nothing to restore its size; 1 with norms or residual sums."""
+    return 1 if spec.branches or has_norms(spec) else max(1, spec.depth)
 
 
 def is_tied(param: ParamSpec, spec: ModelSpec) -> bool:

@@ -6,7 +6,7 @@ import math
 
 from initadvisor.graph.spec import ModelSpec, NormStyle, ParamSpec
 from initadvisor.schemes.rules.fills import constant, matrix_parts, zeros
-from initadvisor.schemes.rules.reading import branch_of, ends_branch, is_weight, residual_count, sure
+from initadvisor.schemes.rules.reading import branch_of, ends_branch, ends_with_norm, is_weight, residual_count, sure
 from initadvisor.schemes.rules.rule import Context, Proposal, Rule
 from initadvisor.schemes.rules.weights import base_weight, scaled_weight
 from initadvisor.types import Role
@@ -16,10 +16,6 @@ def _sqrt_branches(param: ParamSpec, spec: ModelSpec, context: Context) -> Propo
     count = residual_count(spec)
     why = f"{count} branches add up on the stream, so each writes 1/√{count} of its size"
     return scaled_weight(param, spec, context, 1 / math.sqrt(count), why)
-
-
-def _is_last_norm(param: ParamSpec, spec: ModelSpec) -> bool:
-    return param.role is Role.NORM_SCALE and any(b.last_norm == param.path and b.scale is None for b in spec.branches)
 
 
 def _sqrt_norm(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
@@ -146,14 +142,14 @@ RULES = (
     ),
     Rule(
         "residual_norm_sqrt",
-        _is_last_norm,
+        ends_with_norm,
         _sqrt_norm,
         "last norm scale of a residual branch at 1/√(number of branches)",
         ("goyal2017", "de2020"),
     ),
     Rule(
         "zero_last_norm",
-        lambda p, s: _is_last_norm(p, s) and sure(p),
+        lambda p, s: ends_with_norm(p, s) and sure(p),
         _zero_norm,
         "last norm scale of a residual branch at zero",
         ("goyal2017",),

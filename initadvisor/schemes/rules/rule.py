@@ -17,11 +17,12 @@ class Context:
         family: distribution of weight matrices: ``"orthogonal"``, ``"normal"``, ``"uniform"``, ``"trunc_normal"`` or
             ``"delta_orthogonal"``.
         mode: connection count the variance is divided by: ``"fan_in"``, ``"fan_out"`` or ``"fan_avg"``.
-        gains: which gain follows an activation: ``"recommended"``, ``"forward"``, ``"backward"``, ``"variance"``,
-            ``"critical"`` (the edge of chaos, by depth) or ``"unit"``.
+        gains: which gain follows an activation: ``"recommended"``, ``"forward"``, ``"backward"``, ``"variance"``
+            or ``"unit"``.
         scale: factor on every gain of a hidden weight.
         scaling: what an orthogonal map that widens keeps: the size of a feature (``"fan_in"``) or the length of the
             vector (``"norm"``).
+        plain_depth: layers in a row without norm or residual sum, where saturating activations need smaller gains.
         constants: path -> value of parameters that came as one constant (LayerScale, PReLU slopes, temperatures).
         output_bias: what each output should say before anything is learned (log class shares, mean targets), in order.
         output_bias_why: where these numbers come from, in a sentence.
@@ -32,6 +33,7 @@ class Context:
     gains: str = "recommended"
     scale: float = 1.0
     scaling: str = "fan_in"
+    plain_depth: int = 1
     constants: Mapping[str, float] = field(default_factory=dict)
     output_bias: tuple[float, ...] = ()
     output_bias_why: str = ""
