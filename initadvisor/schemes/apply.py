@@ -242,7 +242,7 @@ def apply_scheme(scheme: Scheme, model: nn.Module, *, seed: int = 0, batch: Any 
         >>> keep = Assignment("bias", (2,), (), "example", "kept")
         >>> layer = nn.Linear(3, 2)
         >>> result = apply_scheme(Scheme("s", SchemeKind.TEXTBOOK, "", (zero, keep)), layer)
-        >>> float(layer.weight.abs().sum()), dict(result.left)
+        >>> float(layer.weight.detach().abs().sum()), dict(result.left)
         (0.0, {'bias': 'kept by the scheme'})
     """
     plan = plan_scheme(scheme, model)

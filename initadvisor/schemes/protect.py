@@ -40,7 +40,7 @@ def protect_spec(
         InputError: a pattern or the whole state dict matches nothing.
 
     Example:
-        >>> from initadvisor.graph.spec import Coverage
+        >>> from initadvisor.graph.spec import Coverage, ParamSpec
         >>> fc = ParamSpec("enc.weight", (2, 2), torch.float32, Role.HIDDEN)
         >>> spec = ModelSpec((fc,), (), 1, Coverage(1, 1), "")
         >>> protect_spec(spec, nn.Linear(2, 2), "enc.*")["enc.weight"].protected
