@@ -484,6 +484,46 @@ _TABLE = (
         2022,
         "https://arxiv.org/abs/2202.10054",
     ),
+    Reference(
+        "mishkin2016",
+        "Mishkin, Dmytro and Matas, Jiri",
+        "All you need is a good init",
+        "ICLR",
+        2016,
+        "https://arxiv.org/abs/1511.06422",
+    ),
+    Reference(
+        "bingham2023",
+        "Bingham, Garrett and Miikkulainen, Risto",
+        "AutoInit: Analytic Signal-Preserving Weight Initialization for Neural Networks",
+        "AAAI",
+        2023,
+        "https://arxiv.org/abs/2109.08958",
+    ),
+    Reference(
+        "dauphin2019",
+        "Dauphin, Yann N. and Schoenholz, Samuel",
+        "MetaInit: Initializing learning by learning to initialize",
+        "NeurIPS",
+        2019,
+        "https://papers.nips.cc/paper/2019/hash/876e8108f87eb61877c6263228b67256-Abstract.html",
+    ),
+    Reference(
+        "zhu2021",
+        "Zhu, Chen and Ni, Renkun and Xu, Zheng and Kong, Kezhi and Huang, W. Ronny and Goldstein, Tom",
+        "GradInit: Learning to Initialize Neural Networks for Stable and Efficient Training",
+        "NeurIPS",
+        2021,
+        "https://arxiv.org/abs/2102.08098",
+    ),
+    Reference(
+        "trockman2023",
+        "Trockman, Asher and Kolter, J. Zico",
+        "Mimetic Initialization of Self-Attention Layers",
+        "ICML",
+        2023,
+        "https://arxiv.org/abs/2305.09828",
+    ),
 )
 
 REFERENCES: dict[str, Reference] = {}

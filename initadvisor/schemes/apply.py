@@ -250,6 +250,10 @@ def apply_scheme(scheme: Scheme, model: nn.Module, *, seed: int = 0, batch: Any 
     if scheme.calibrations and data is None:
         names = ", ".join(c.method for c in scheme.calibrations)
         raise SchemeError(f'scheme "{scheme.name}" measures on data ({names}); pass sample_batch (batch=…)')
+    if scheme.calibrations:
+        from initadvisor.schemes.data_driven.registry import check_calibrations
+
+        check_calibrations(scheme.calibrations)
     saved: list[tuple[torch.Tensor, torch.Tensor]] = []
     filled: list[FilledTensor] = []
     notes: list[str] = []
@@ -268,7 +272,8 @@ def apply_scheme(scheme: Scheme, model: nn.Module, *, seed: int = 0, batch: Any 
         if norms:
             notes.append(f"running statistics of {norms} norm layers were reset, as their weights are new")
         if scheme.calibrations:
-            notes.extend(_calibrate(scheme, model, first_batch(model, data), seed))
+            paths = {slot.path for slot, _ in plan.fills}
+            notes.extend(_calibrate(scheme, model, paths, first_batch(model, data), seed))
     except BaseException:
         with torch.no_grad():
             for tensor, before in reversed(saved):
@@ -277,8 +282,9 @@ def apply_scheme(scheme: Scheme, model: nn.Module, *, seed: int = 0, batch: Any 
     return ApplyResult(tuple(filled), plan.left, seed, tuple(notes))
 
 
-def _calibrate(scheme: Scheme, model: nn.Module, batch: Batch, seed: int) -> tuple[str, ...]:
+def _calibrate(scheme: Scheme, model: nn.Module, paths: set[str], batch: Batch, seed: int) -> list[str]:
+    """Run the data-driven steps in order; they may rescale what was just filled and nothing else."""
     from initadvisor.schemes.data_driven.registry import calibrate
 
-    notes: tuple[str, ...] = calibrate(scheme, model, batch, seed=seed)
-    return notes
+    steps = (calibrate(step, model, paths=paths, batch=batch, seed=seed) for step in scheme.calibrations)
+    return [note for notes in steps for note in notes]

@@ -1,0 +1,114 @@
+"""The plug point of data-driven steps: what one is given, what it returns, and the card that describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from initadvisor.data import Batch
+from initadvisor.errors import RegistryError, nearest
+from initadvisor.initializers.card import Hyperparameter
+from initadvisor.schemes.slots import Slot, SlotKind, slots_of
+
+ModelLoss = Callable[[nn.Module, Batch], torch.Tensor]
+"""``(model, batch) -> scalar``."""
+
+RESCALABLE = frozenset({SlotKind.PLAIN, SlotKind.WEIGHT_NORM_HOOK, SlotKind.PARAMETRIZED})
+"""Ways of writing through which a factor on the value reaches the forward pass. A spectral norm divides it out again,
+and a companion follows its weight."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a data-driven step works on.
+
+    Attributes:
+        model: already filled; the step changes it in place, and only the tensors of ``slots``.
+        slots: path -> tensor that may be rescaled, in model order.
+        batch: what the model is called with.
+        loss: the training's loss where it is known; None lets the batch say (see ``objective``).
+        seed: of every random choice the step makes.
+    """
+
+    model: nn.Module
+    slots: Mapping[str, Slot]
+    batch: Batch
+    loss: ModelLoss | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class CalibrationCard:
+    """Everything there is to know about one data-driven step.
+
+    Attributes:
+        name: as in ``Calibration.method``.
+        summary: one line.
+        fn: ``(site, **args) -> notes``.
+        references: keys of :mod:`initadvisor.references`.
+        args: hyperparameters.
+        right_when, wrong_when: one sentence each.
+        deviation: where we deviate from the source, empty where we do not.
+    """
+
+    name: str
+    summary: str
+    fn: Callable[..., tuple[str, ...]]
+    references: tuple[str, ...]
+    args: Mapping[str, Hyperparameter] = field(default_factory=dict)
+    right_when: str = ""
+    wrong_when: str = ""
+    deviation: str = ""
+
+
+_CARDS: dict[str, CalibrationCard] = {}
+
+
+def register(card: CalibrationCard) -> CalibrationCard:
+    """Add a card.
+
+    Raises:
+        RegistryError: the name is taken.
+    """
+    if card.name in _CARDS:
+        raise RegistryError(f'data-driven step "{card.name}" is registered twice')
+    _CARDS[card.name] = card
+    return card
+
+
+def get(name: str) -> CalibrationCard:
+    """The card called ``name``.
+
+    Raises:
+        RegistryError: unknown; the nearest name is in the message.
+    """
+    if name not in _CARDS:
+        raise RegistryError(f'unknown data-driven step "{name}"; {nearest(name, _CARDS)}')
+    return _CARDS[name]
+
+
+def cards() -> Iterator[CalibrationCard]:
+    """All cards, by name."""
+    return iter(sorted(_CARDS.values(), key=lambda c: c.name))
+
+
+def rescalable(model: nn.Module, paths: set[str]) -> tuple[dict[str, Slot], tuple[str, ...]]:
+    """Slots of ``paths`` that a factor can be applied to, and the paths where it cannot."""
+    slots = slots_of(model)
+    chosen = {path: slot for path, slot in slots.items() if path in paths}
+    usable = {path: slot for path, slot in chosen.items() if _can_be_scaled(slot)}
+    return usable, tuple(path for path in chosen if path not in usable)
+
+
+def _can_be_scaled(slot: Slot) -> bool:
+    if slot.kind not in RESCALABLE or not slot.param.is_floating_point() or slot.param.is_meta:
+        return False
+    # Of the parametrizations only weight norm carries a factor through; an orthogonal one would be undone by it.
+    return slot.kind is not SlotKind.PARAMETRIZED or _is_weight_norm(slot)
+
+
+def _is_weight_norm(slot: Slot) -> bool:
+    return [type(step).__name__ for step in slot.owner.children()] == ["_WeightNorm"]
