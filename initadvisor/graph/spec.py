@@ -62,6 +62,7 @@ class ParamSpec:
         uses: how many times the forward pass used it (shared modules).
         module_type: class name of the owning module, for display and for torch's own defaults; never for roles.
         note: a remark for the report (why the confidence is low, what was assumed).
+        offset: of a norm scale: the constant added to it before use (1.0 in ``(1 + w)·x``, where zero is neutral).
     """
 
     path: str
@@ -91,6 +92,7 @@ class ParamSpec:
     uses: int = 1
     module_type: str = ""
     note: str = ""
+    offset: float = 0.0
 
     @property
     def numel(self) -> int:

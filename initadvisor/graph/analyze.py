@@ -1,0 +1,105 @@
+"""``analyze``: what one forward pass shows about every weight of a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from initadvisor.data import first_batch
+from initadvisor.errors import AnalysisError, InputError
+from initadvisor.graph.capture import capture, has_lazy
+from initadvisor.graph.opgraph import OpGraph
+from initadvisor.graph.roles import Facts, read_roles
+from initadvisor.graph.spec import ModelSpec
+
+
+def parameter_facts(model: nn.Module, graph: OpGraph | None = None) -> dict[str, Facts]:
+    """What is known of every parameter without a forward pass, by path, tied names included.
+
+    Args:
+        model: any module.
+        graph: where lazy parameters find the shapes they got.
+    """
+    owners = {name: type(module).__name__ for name, module in model.named_modules(remove_duplicate=False)}
+    found = {}
+    for path, parameter in model.named_parameters(remove_duplicate=False):
+        lazy: bool = is_lazy(parameter)
+        if lazy:
+            shape = () if graph is None else graph.values[graph.parameters[path]].shape
+        else:
+            shape = tuple(parameter.shape)
+        found[path] = Facts(
+            shape=shape,
+            dtype=parameter.dtype,
+            requires_grad=parameter.requires_grad,
+            quantized=bool(getattr(parameter, "is_quantized", False)),
+            module_type=owners.get(path.rpartition(".")[0], ""),
+        )
+    return found
+
+
+def require_trainable(model: Any) -> nn.Module:
+    """The model itself.
+
+    Raises:
+        InputError: it is no module, has no parameter, or none that is trained.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module itself")
+    parameters = list(model.parameters())
+    if not parameters:
+        raise InputError(f"{type(model).__name__} has no parameters; there is nothing to initialise")
+    if not any(p.requires_grad for p in parameters):
+        raise InputError(
+            f"all {len(parameters)} parameters of {type(model).__name__} are frozen (requires_grad=False); "
+            "there is nothing to initialise: unfreeze those to be trained"
+        )
+    return model
+
+
+def analyze(model: nn.Module, sample_batch: Any) -> ModelSpec:
+    """Read every weight of a model from one forward pass, without gradient.
+
+    Nothing of the user's is changed: weights, buffers, flags, hooks, random states and the batch are afterwards what
+    they were. On ``meta`` the pass costs no memory.
+
+    Args:
+        model: any ``nn.Module``, on any device.
+        sample_batch: ``(x, y)``, a dict, or an iterable of such batches, of which the first is taken.
+
+    Returns:
+        One :class:`~initadvisor.graph.spec.ParamSpec` per parameter name, the residual branches and the coverage.
+
+    Raises:
+        InputError: no module, nothing to train, or a batch the model does not take.
+        AnalysisError: the forward pass failed; the model's own error is quoted.
+
+    Example:
+        >>> import torch
+        >>> net = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 3))
+        >>> spec = analyze(net, (torch.zeros(4, 8), torch.zeros(4, dtype=torch.long)))
+        >>> [(p.path, p.role.value, p.fan_in, p.activation) for p in spec.params if p.path.endswith("weight")]
+        [('0.weight', 'input', 8.0, 'tanh'), ('2.weight', 'output', 16.0, 'none')]
+        >>> spec.depth, spec.output_classes, spec.coverage.complete
+        (2, 3, True)
+    """
+    require_trainable(model)
+    batch = first_batch(model, sample_batch)
+    graph = capture(model, batch)
+    named = {} if has_lazy(model) else dict(model.named_parameters(remove_duplicate=False))
+
+    def mean(path: str) -> float | None:
+        parameter = named.get(path)
+        if parameter is None or parameter.is_meta or not parameter.is_floating_point() or not parameter.numel():
+            return None
+        return float(parameter.detach().double().mean())
+
+    facts = parameter_facts(model, graph)
+    missing = [path for path in facts if path not in graph.parameters]
+    if missing:
+        raise AnalysisError(
+            f'parameter "{missing[0]}" changed its name during the forward pass; analyse the model again'
+        )
+    return read_roles(graph, facts, mean)

@@ -1,0 +1,125 @@
+"""Attention, called by name or written out, and which weights make its queries, keys and values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from initadvisor.graph.flow import Flow
+from initadvisor.graph.kinds import Kind
+from initadvisor.graph.opgraph import Op
+from initadvisor.graph.residual import Residuals
+
+_LONGEST = 40
+"""Ops between scores and softmax, or softmax and values; masks, scales and position terms take up to 20."""
+
+_SCORE_OPS = frozenset({Kind.CARRY, Kind.SUM, Kind.BEND, Kind.JOIN, Kind.OTHER})
+
+
+@dataclass
+class Attentions:
+    """All attentions of a graph.
+
+    Attributes:
+        operands: (op index, value) -> ``"query"``, ``"key"`` or ``"value"``: where a signal enters an attention.
+        results: values that attentions make.
+        scores: values between the scores and the softmax.
+        softmaxes: indices of ops that turn scores into weights.
+    """
+
+    operands: dict[tuple[int, int], str] = field(default_factory=dict)
+    results: set[int] = field(default_factory=set)
+    scores: set[int] = field(default_factory=set)
+    softmaxes: set[int] = field(default_factory=set)
+
+
+def find_attentions(flow: Flow, residuals: Residuals) -> Attentions:
+    """All attentions: whole calls, and softmaxes between two contractions of signals."""
+    found = Attentions()
+    for op in flow.graph.ops:
+        kind = flow.kind_of(op)
+        if op.name == "scaled_dot_product_attention":
+            for position, name in enumerate(("query", "key", "value")):
+                operand = op.ref(position, name)
+                if operand is not None:
+                    found.operands[(op.index, operand)] = name
+            found.results.update(op.outputs)
+            mask = op.ref(3, "attn_mask")
+            if mask is not None:
+                found.scores.add(mask)
+        elif kind is Kind.SOFTMAX:
+            _written(flow, residuals, found, op)
+    return found
+
+
+def _written(flow: Flow, residuals: Residuals, found: Attentions, softmax: Op) -> None:
+    scores, between = _back(flow, residuals, softmax)
+    applied = _applied(flow, softmax.outputs[0])
+    if not scores or not applied:
+        return
+    rank = len(flow.values[softmax.outputs[0]].shape)
+    dim = softmax.arg(1, "dim", -1)
+    last = not isinstance(dim, int) or dim % rank == rank - 1
+    found.softmaxes.add(softmax.index)
+    found.scores |= between
+    for op in scores:
+        left, right = _operands(flow, op)
+        names = ("query", "key") if last else ("key", "query")
+        for value, name in zip((left, right), names, strict=True):
+            found.operands[(op.index, value)] = name
+    for op, weights in applied:
+        for value in op.inputs:
+            if value != weights and flow.is_live(value):
+                found.operands[(op.index, value)] = "value"
+        found.results.update(op.outputs)
+
+
+def _operands(flow: Flow, op: Op) -> tuple[int, int]:
+    """The two signals of a contraction, rows' first."""
+    live = [v for v in op.inputs if flow.is_live(v)]
+    left, right = live[-2], live[-1]
+    if op.name == "rmatmul":
+        left, right = right, left
+    if op.name == "einsum" and isinstance(op.args[0], str):
+        terms, _, out = op.args[0].replace(" ", "").partition("->")
+        pieces = terms.split(",")
+        if len(pieces) == 2 and out and out[-1] in pieces[0] and out[-1] not in pieces[1]:
+            left, right = right, left  # the operand that has the output's last letter holds the keys
+    return left, right
+
+
+def _back(flow: Flow, residuals: Residuals, softmax: Op) -> tuple[list[Op], set[int]]:
+    """Contractions whose result the softmax normalises, and the values on the way."""
+    todo, seen = list(flow.signals(softmax)), set[int]()
+    scores: list[Op] = []
+    while todo and len(seen) < _LONGEST:
+        value = todo.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        op = flow.producer(value)
+        if op is None or op.index in residuals.joins:
+            continue
+        kind = flow.kind_of(op)
+        if kind is Kind.MIX:
+            scores.append(op)
+        elif kind in _SCORE_OPS:
+            todo += [i for i in op.inputs if flow.is_live(i)]
+    return scores, seen
+
+
+def _applied(flow: Flow, weights: int) -> list[tuple[Op, int]]:
+    """Contractions of the attention weights with values, and the operand that holds the weights."""
+    todo, seen = [weights], set[int]()
+    found: list[tuple[Op, int]] = []
+    while todo and len(seen) < _LONGEST:
+        value = todo.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        for op in flow.consumers(value):
+            kind = flow.kind_of(op)
+            if kind is Kind.MIX:
+                found.append((op, value))
+            elif kind in (Kind.CARRY, Kind.JOIN, Kind.OTHER):
+                todo += list(op.outputs)
+    return found

@@ -1,0 +1,189 @@
+"""From the weight an op sees back to the parameters it is made of: which axis is which, and which rows are used.
+
+A parameter's contiguous strides name its axes. The views a model applies before use are replayed on a tensor without
+memory, and the strides that arrive tell which axis of the parameter each axis of the operand is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+
+from initadvisor.graph import kinds
+from initadvisor.graph.flow import Flow
+from initadvisor.graph.kinds import words
+from initadvisor.graph.opgraph import Op, Ref, Source
+
+_VIEWS = words(
+    "permute transpose t T mT H squeeze unsqueeze expand expand_as movedim chunk split split_with_sizes unsafe_chunk "
+    "unsafe_split unbind getitem narrow select diagonal broadcast_to adjoint flip"
+)
+_RESHAPES = words("view reshape flatten unflatten view_as reshape_as ravel")
+
+
+class Part(StrEnum):
+    """What a parameter contributes to an operand."""
+
+    MAIN = "main"  # its entries are the operand's entries
+    FACTOR = "factor"  # it scales or shifts them (weight norm's magnitude, a learned temperature)
+    LOW_RANK_OUT = "low_rank_out"  # left of a product of two parameters
+    LOW_RANK_IN = "low_rank_in"  # right of it
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """One parameter behind an operand.
+
+    Attributes:
+        parameter: its value.
+        part: what it contributes.
+        tag: strided tensor on ``meta`` of the operand's shape over the parameter's memory, None where lost.
+        ops: names of the ops in between.
+    """
+
+    parameter: int
+    part: Part
+    tag: torch.Tensor | None
+    ops: frozenset[str] = frozenset()
+
+
+class Tracer:
+    """Traces operands of one graph, each value once."""
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self._known: dict[int, tuple[Origin, ...]] = {}
+
+    def origins(self, value: int) -> tuple[Origin, ...]:
+        """The parameters behind a value that is made of parameters."""
+        if value not in self._known:
+            order = self._chain(value)
+            for v in order:
+                self._known[v] = self._one(v)
+        return self._known[value]
+
+    def _chain(self, value: int) -> list[int]:
+        """Untraced values behind ``value``, first first (a loop, since chains of writes may be long)."""
+        todo, order, seen = [value], [], {value}
+        while todo:
+            current = todo.pop()
+            order.append(current)
+            op = self.flow.producer(current)
+            for source in op.inputs if op is not None else ():
+                if self.flow.is_pure(source) and source not in self._known and source not in seen:
+                    seen.add(source)
+                    todo.append(source)
+        return sorted(order)
+
+    def _one(self, value: int) -> tuple[Origin, ...]:
+        flow = self.flow
+        info = flow.values[value]
+        if info.source is Source.PARAMETER:
+            return (Origin(value, Part.MAIN, torch.empty(info.shape, device="meta", dtype=torch.int8)),)
+        op = flow.producer(value)
+        if op is None:
+            return ()
+        pures = [i for i in dict.fromkeys(op.inputs) if flow.is_pure(i)]
+        if op.name in kinds.CONTRACTIONS and len(pures) == 2 and len(op.inputs) == 2:
+            parts = (Part.LOW_RANK_OUT, Part.LOW_RANK_IN)
+            if op.name == "rmatmul":
+                parts = parts[::-1]
+            return tuple(
+                Origin(o.parameter, part, o.tag, o.ops | {op.name})
+                for source, part in zip(pures, parts, strict=True)
+                for o in self._known.get(source, ())
+            )
+        found = []
+        for source in pures:
+            for origin in self._known.get(source, ()):
+                part, tag = origin.part, origin.tag
+                if tag is not None and part is Part.MAIN:
+                    tag = self._moved(op, source, value, tag)
+                    if tag is None and op.name not in _RESHAPES | _VIEWS:
+                        part = Part.FACTOR
+                found.append(Origin(origin.parameter, part, tag, origin.ops | {op.name}))
+        return tuple(dict.fromkeys(found))
+
+    def _moved(self, op: Op, source: int, value: int, tag: torch.Tensor) -> torch.Tensor | None:
+        """The tag after one op; None where its axes are lost."""
+        shape = self.flow.values[value].shape
+        try:
+            if op.name in _RESHAPES:
+                return tag.view(shape)
+            if op.name in _VIEWS:
+
+                def filled(arg: object) -> object:
+                    if isinstance(arg, Ref):
+                        if arg.value != source:
+                            raise TypeError("an index that is a tensor picks rows at run time")
+                        return tag
+                    return tuple(filled(a) for a in arg) if isinstance(arg, tuple) else arg
+
+                made = op.function(*(filled(a) for a in op.args), **{k: filled(v) for k, v in op.kwargs.items()})
+                return made if isinstance(made, torch.Tensor) else made[op.outputs.index(value)]
+            if op.name == "stack":
+                dim = op.arg(1, "dim", 0)
+                return tag.unsqueeze(dim if isinstance(dim, int) else 0)
+        except (RuntimeError, TypeError, IndexError, ValueError):
+            return None
+        if op.name in kinds.JOINING or tuple(tag.shape) == shape:
+            return tag
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class AxisMap:
+    """Axes of an operand in terms of the parameter's.
+
+    Attributes:
+        axes: per operand axis: the parameter's axis, None for a broadcast one.
+        ranges: per parameter axis: the half-open range that is used.
+        merged: some operand axis spans several of the parameter's, or one of the parameter's spans several.
+    """
+
+    axes: tuple[int | None, ...]
+    ranges: tuple[tuple[int, int], ...]
+    merged: bool = False
+
+
+def axis_map(shape: tuple[int, ...], tag: torch.Tensor) -> AxisMap:
+    """Read a tag.
+
+    Args:
+        shape: of the parameter.
+        tag: strided view of it.
+
+    Example:
+        >>> axis_map((6, 4), torch.empty(6, 4, device="meta")[2:4].T).axes
+        (1, 0)
+        >>> axis_map((6, 4), torch.empty(6, 4, device="meta")[2:4].T).ranges
+        ((2, 4), (0, 4))
+    """
+    strides = []
+    step = 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    strides.reverse()
+    axes: list[int | None] = []
+    used = [1] * len(shape)
+    merged = False
+    for size, stride in zip(tag.shape, tag.stride(), strict=True):
+        axis = None
+        if stride != 0 and size > 1:
+            inside = [k for k, s in enumerate(strides) if s <= stride < s * max(shape[k], 2) and shape[k] > 1]
+            axis = inside[-1] if inside else None
+        elif size == 1:
+            axis = next((k for k, s in enumerate(shape) if s == 1 and k not in axes), None)
+        if axis is not None:
+            merged |= axis in axes or size > shape[axis]
+            used[axis] = max(used[axis], 1) * size if size <= shape[axis] else shape[axis]
+        axes.append(axis)
+    offset, ranges = int(tag.storage_offset()), []
+    for axis, stride in enumerate(strides):
+        start = offset // stride if shape[axis] > 1 else 0
+        offset -= start * stride
+        ranges.append((start, min(start + used[axis], shape[axis])))
+    return AxisMap(tuple(axes), tuple(ranges), merged)

@@ -1,0 +1,185 @@
+"""Residual paths as rules want them told: last weights, the norm or factor that ends them, style, neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from initadvisor.graph.activations import Bends
+from initadvisor.graph.flow import Flow, Layer
+from initadvisor.graph.kinds import Kind
+from initadvisor.graph.opgraph import Op
+from initadvisor.graph.residual import Path, Residuals, branch_length
+from initadvisor.graph.spec import NormStyle
+
+_LONGEST = 80
+"""Ops between a branch's last weights and its sum; a mixture of experts' combination takes up to 40."""
+_SHORTEST_MLP, _LONGEST_MLP = 2, 3
+"""Weights in a row of what is called a feed-forward branch."""
+
+
+@dataclass
+class End:
+    """How a branch ends.
+
+    Attributes:
+        last: uses of weights whose output reaches the sum with no other weight between.
+        norm: op index of a norm between them and the sum, None where there is none.
+        scales: op indices where a learned factor multiplies the branch.
+        constant: product of fixed factors.
+    """
+
+    last: list[Layer] = field(default_factory=list)
+    norm: int | None = None
+    scales: list[int] = field(default_factory=list)
+    constant: float = 1.0
+
+
+class Branches:
+    """All branches of a graph, and which one an op lies on."""
+
+    def __init__(self, flow: Flow, bends: Bends, residuals: Residuals) -> None:
+        self.flow = flow
+        self.bends = bends
+        self.residuals = residuals
+        self.paths = residuals.paths
+        self.ends = [self._end(path) for path in self.paths]
+        self.lengths = [branch_length(flow, path) for path in self.paths]
+        self.of_op: dict[int, Path] = {}
+        for path in sorted(self.paths, key=lambda p: -len(p.ops)):  # the innermost is written last
+            for index in path.ops | path.side_ops:
+                self.of_op[index] = path
+        self.feed_forward = [self._is_feed_forward(path) for path in self.paths]
+        self.shortcuts = {layer.index for path in self.paths for layer in path.projection}
+        self.ending_scales = {i: path for path, end in zip(self.paths, self.ends, strict=True) for i in end.scales}
+
+    def path_of(self, op: int) -> Path | None:
+        """The innermost branch an op lies on."""
+        return self.of_op.get(op)
+
+    def level_in(self, path: Path, layer: Layer) -> int:
+        """How many weights of its branch lie before a layer, counting itself."""
+        start = self.flow.depth[path.fork]
+        return self.flow.depth[layer.output] - start
+
+    def _end(self, path: Path) -> End:
+        flow, end = self.flow, End()
+        todo = [(path.term, True)]
+        seen: set[int] = set()
+        while todo and len(seen) < _LONGEST:
+            value, trailing = todo.pop()
+            if value in seen or value == path.fork:
+                continue
+            seen.add(value)
+            op = flow.producer(value)
+            if op is None or op.index not in path.ops:
+                continue
+            if op.index in flow.layers_of:
+                end.last += flow.layers_of[op.index]
+                continue
+            kind = flow.kind_of(op)
+            if kind in (Kind.MIX, Kind.ATTENTION, Kind.SOFTMAX):
+                continue  # whatever weights lie behind have met others on the way
+            if trailing and kind is Kind.NORM and end.norm is None:
+                end.norm = op.index
+            elif trailing and end.norm is None and flow.is_constant_scale(op):
+                self._scale(op, end)
+            trailing &= kind in (Kind.CARRY, Kind.NORM) and value not in self.bends.by_exit
+            todo += [(s, trailing) for s in self._sources(op, kind)]
+        return end
+
+    def _scale(self, op: Op, end: End) -> None:
+        pure = self.flow.pure_operand(op)
+        if pure is not None:
+            if after_norm(self.flow, op) is None:
+                end.scales.append(op.index)
+            return
+        numbers = [
+            a for a in (*op.args, *op.kwargs.values()) if isinstance(a, (int, float)) and not isinstance(a, bool)
+        ]
+        if len(numbers) == 1 and numbers[0]:
+            end.constant *= 1 / numbers[0] if op.name == "div" else numbers[0]
+
+    def _sources(self, op: Op, kind: Kind) -> tuple[int, ...]:
+        """Signals to go on with; of a product only those of full size, since a broadcast one is a gate."""
+        sources = self.flow.signals(op)
+        if kind is not Kind.PRODUCT:
+            return sources
+        shape = self.flow.values[op.outputs[0]].shape
+        full = tuple(s for s in sources if self.flow.values[s].shape == shape)
+        return full or sources
+
+    def _is_feed_forward(self, path: Path) -> bool:
+        """Two or three maps in a row, with no op that mixes positions."""
+        flow = self.flow
+        if not _SHORTEST_MLP <= self.lengths[path.index] <= _LONGEST_MLP:
+            return False
+        for index in path.ops:
+            kind = flow.kind[index]
+            if kind in (Kind.MIX, Kind.ATTENTION) or index in self.residuals.joins:
+                return False
+            for layer in flow.layers_of.get(index, ()):
+                shape = flow.values[layer.reading.weight].shape
+                mixes = any(n > 1 for n, a in zip(shape, layer.reading.axes, strict=True) if a == "k")
+                if mixes or len(flow.layers_of[index]) > 1 or layer.reading.groups > 1:
+                    return False
+        return True
+
+    def style(self, path: Path) -> NormStyle:
+        """Where normalisation sits."""
+        flow = self.flow
+        readers = [op for op in flow.consumers(path.fork) if op.index in path.ops]
+        norms = [i for i in path.ops if flow.kind[i] is Kind.NORM and not self._for_heads(i)]
+        if any(self._norm_first(op) for op in readers):
+            return NormStyle.PRE_NORM
+        after = self._only_readers(flow.graph.ops[path.join].outputs[0])
+        if after and all(flow.kind_of(op) is Kind.NORM for op in after):
+            return NormStyle.POST_NORM
+        return NormStyle.INNER_NORM if norms else NormStyle.NONE
+
+    def _for_heads(self, index: int) -> bool:
+        return self.flow.norms[index][0] == "l2_norm"
+
+    def _norm_first(self, op: Op) -> bool:
+        """The branch starts with a norm, perhaps behind ops that only move."""
+        for _ in range(_LONGEST):
+            kind = self.flow.kind_of(op)
+            if kind in (Kind.NORM, Kind.INNER):
+                return True
+            if kind is not Kind.CARRY:
+                return False
+            following = [o for out in op.outputs for o in self.flow.consumers(out)]
+            if not following:
+                return False
+            op = following[0]
+        return False
+
+    def _only_readers(self, value: int) -> list[Op]:
+        """Ops that read a value, behind casts and dropout; a hand-written norm counts as one."""
+        flow, found = self.flow, []
+        for op in flow.consumers(value):
+            kind = flow.kind_of(op)
+            if kind is Kind.INNER or (kind is Kind.NORM):
+                norm = next((o for o in flow.graph.ops[op.index : op.index + 12] if o.index in flow.norms), op)
+                found.append(norm)
+            elif kind is Kind.CARRY and op.outputs and not flow.is_constant_scale(op):
+                found += self._only_readers(op.outputs[0])
+            else:
+                found.append(op)
+        return found
+
+
+def after_norm(flow: Flow, op: Op) -> int | None:
+    """Index of the norm whose result an op reads directly, behind casts, layout, scales and shifts; None otherwise."""
+    value = flow.single_ref(op)
+    for _ in range(_LONGEST):
+        if value is None:
+            return None
+        made = flow.producer(value)
+        if made is None:
+            return None
+        if made.index in flow.norms:
+            return made.index
+        if flow.kind_of(made) is not Kind.CARRY:
+            return None
+        value = flow.single_ref(made)
+    return None

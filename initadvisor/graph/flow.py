@@ -1,0 +1,236 @@
+"""The signal's way through an op graph: what is data, what is made of parameters, what every op does to the signal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+from initadvisor.graph import kinds
+from initadvisor.graph.contractions import Reading, lookup_reading, read_weights
+from initadvisor.graph.kinds import Kind, words
+from initadvisor.graph.opgraph import Op, OpGraph, Source
+
+
+class State(IntEnum):
+    """What a value is made of; that of an op's output is the highest of its inputs."""
+
+    COLD = 0  # constants, buffers, integers, masks: no float of the batch and no parameter
+    PURE = 1  # parameters, with constants
+    LIVE = 2  # the signal
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One use of one weight.
+
+    Attributes:
+        index: position in ``Flow.layers``, execution order.
+        op: index of the op.
+        reading: axes and fans.
+        output: the value it makes.
+    """
+
+    index: int
+    op: int
+    reading: Reading
+    output: int
+
+
+_CASTS = words(
+    "to type float double half bfloat16 type_as contiguous clone detach data alias cuda cpu identity as_tensor "
+    "positive requires_grad dropout dropout2d alpha_dropout feature_dropout pin_memory real"
+)
+"""Ops that leave a value what it is, up to its type."""
+
+
+_VECTOR_PRODUCTS = frozenset({"mv", "dot", "vdot", "vecdot"})
+
+
+class Flow:
+    """Facts about every value and op of a graph, each computed once, in execution order.
+
+    Attributes:
+        graph: what was recorded, calls that hide layers written out.
+        state: per value.
+        origins: per value that is made of parameters: values of those parameters.
+        from_batch: per value: depends on a tensor of the batch, integers included.
+        kind: per op.
+        layers: every use of a weight.
+        layers_of: op index -> its layers.
+        norms: op index -> (name, value it normalises).
+        depth: per value: weight layers on the longest path to it.
+    """
+
+    def __init__(self, graph: OpGraph) -> None:
+        self.graph = graph
+        self.values = graph.values
+        count = len(graph.values)
+        self.state = [State.COLD] * count
+        self.origins: list[frozenset[int]] = [frozenset()] * count
+        self.from_batch = [False] * count
+        self.depth = [0] * count
+        self.kind: list[Kind] = []
+        self.layers: list[Layer] = []
+        self.layers_of: dict[int, list[Layer]] = {}
+        self.norms: dict[int, tuple[str, int]] = {}
+        for value in graph.values:
+            if value.source is Source.PARAMETER:
+                self.state[value.index] = State.PURE
+                self.origins[value.index] = frozenset({value.index})
+            elif value.source is Source.INPUT:
+                self.from_batch[value.index] = True
+                if _is_signal(value.dtype):
+                    self.state[value.index] = State.LIVE
+        for op in graph.ops:
+            self._read(op)
+
+    # ---- construction
+
+    def _read(self, op: Op) -> None:
+        batch = any(self.from_batch[i] for i in op.inputs)
+        readings = read_weights(op, self.values, self.is_pure) or self._table_read(op)
+        if op.name in _VECTOR_PRODUCTS and not batch:
+            readings = []  # a power iteration over the weight, as spectral norm makes one
+        layers = []
+        for reading in readings:
+            layer = Layer(len(self.layers), op.index, reading, op.outputs[0])
+            layers.append(layer)
+            self.layers.append(layer)
+        if layers:
+            self.layers_of[op.index] = layers
+            state, kind = State.LIVE, Kind.LAYER
+        else:
+            state = max((self.state[i] for i in op.inputs), default=State.COLD)
+            if op.name in kinds.RANDOM and not (op.in_place and op.name in ("normal", "uniform")):
+                state = State.COLD
+            kind = self._kind(op) if state is State.LIVE else Kind.PURE
+        self.kind.append(kind)
+        level = max((self.depth[i] for i in op.inputs), default=0) + bool(layers)
+        if len(layers) > 2:  # a recurrent layer with an output projection is two maps deep
+            level += 1
+        origins: frozenset[int] = frozenset()
+        if state is State.PURE:
+            origins = frozenset().union(*(self.origins[i] for i in op.inputs))
+        for out in op.outputs:
+            signal = _is_signal(self.values[out].dtype)
+            self.state[out] = state if signal else State.COLD
+            self.origins[out] = origins if signal else frozenset()
+            self.depth[out] = level
+            self.from_batch[out] = batch
+
+    def _table_read(self, op: Op) -> list[Reading]:
+        """A parameter indexed by integers of the batch is a table that is looked up."""
+        if op.name not in ("getitem", "index_select", "gather", "take") or not op.inputs:
+            return []
+        table, *others = op.inputs
+        if not self.is_pure(table) or not others:
+            return []
+        picks = [i for i in others if self.from_batch[i] and not _is_signal(self.values[i].dtype)]
+        return [lookup_reading(self.values, picks[0], table)] if picks and op.name != "gather" else []
+
+    def _kind(self, op: Op) -> Kind:
+        name = op.name
+        live = {i for i in op.inputs if self.state[i] is State.LIVE}
+        if name in kinds.CONTRACTIONS:
+            uses = sum(self.state[i] is State.LIVE for i in op.inputs)
+            return Kind.MIX if uses > 1 else Kind.CARRY
+        for names, kind in _BY_NAME:
+            if name in names:
+                return kind
+        if name == "scaled_dot_product_attention" or name == "attention_weights":
+            return Kind.ATTENTION
+        if name in kinds.SUMS:
+            return Kind.SUM if len(live) > 1 else Kind.CARRY
+        if name in kinds.PRODUCTS:
+            return self._product_kind(op, live)
+        if name in kinds.BENDS or name in kinds.AFFINE:
+            if len(live) > 1:
+                return Kind.JOIN
+            return Kind.CARRY if name in kinds.AFFINE else Kind.BEND
+        if name in kinds.GATHERING or name in kinds.JOINING:
+            several = len(live) > 1 or any(self.state[i] is State.PURE for i in op.inputs)
+            return Kind.JOIN if several else Kind.CARRY
+        return Kind.OTHER
+
+    def _product_kind(self, op: Op, live: set[int]) -> Kind:
+        if len(live) > 1:
+            return Kind.PRODUCT
+        only = next(iter(live))
+        if sum(i == only for i in op.inputs) > 1:
+            return Kind.BEND  # x · x
+        divisor = op.ref(0, "input") if op.name == "rdiv" else op.ref(1, "other") if op.name == "div" else None
+        return Kind.BEND if divisor == only else Kind.CARRY
+
+    # ---- questions
+
+    def is_pure(self, value: int) -> bool:
+        """Made of parameters (and constants), no signal."""
+        return self.state[value] is State.PURE
+
+    def is_live(self, value: int) -> bool:
+        """Part of the signal."""
+        return self.state[value] is State.LIVE
+
+    def producer(self, value: int) -> Op | None:
+        """The op that made a value."""
+        return self.graph.producer(value)
+
+    def consumers(self, value: int) -> Iterator[Op]:
+        """Ops that read a value, in order."""
+        return (self.graph.ops[i] for i in self.graph.consumers[value])
+
+    def kind_of(self, op: Op) -> Kind:
+        """What an op does to the signal."""
+        return self.kind[op.index]
+
+    def signals(self, op: Op) -> tuple[int, ...]:
+        """Values whose signal an op passes on: of a layer its data, of a norm what it normalises."""
+        if op.index in self.norms:
+            return (self.norms[op.index][1],)
+        if op.index in self.layers_of:
+            return tuple(dict.fromkeys(v for layer in self.layers_of[op.index] for v in layer.reading.data))
+        return tuple(dict.fromkeys(i for i in op.inputs if self.state[i] is State.LIVE))
+
+    def root(self, value: int) -> int:
+        """The value before casts and copies."""
+        while True:
+            op = self.producer(value)
+            if op is None or op.name not in _CASTS or len(op.inputs) != 1 or op.in_place:
+                return value
+            value = op.inputs[0]
+
+    def is_constant_scale(self, op: Op) -> bool:
+        """Multiplies or divides one signal by numbers."""
+        return op.name in kinds.PRODUCTS and self.kind_of(op) is Kind.CARRY
+
+    def pure_operand(self, op: Op) -> int | None:
+        """The operand made of parameters of an op that has one signal, None where there is none."""
+        found = [i for i in op.inputs if self.is_pure(i)]
+        return found[0] if len(found) == 1 else None
+
+    def single_ref(self, op: Op) -> int | None:
+        """The only signal of an op, None where there are several or none."""
+        found = self.signals(op)
+        return found[0] if len(found) == 1 else None
+
+
+def _is_signal(dtype: object) -> bool:
+    return bool(dtype.is_floating_point or dtype.is_complex)  # type: ignore[attr-defined]
+
+
+class _Fourier(frozenset[str]):
+    """All transforms by their prefix."""
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.startswith(("fft_", "stft", "istft"))
+
+
+_BY_NAME: tuple[tuple[frozenset[str], Kind], ...] = (
+    (kinds.LAYOUT, Kind.CARRY),
+    (kinds.POOLING, Kind.CARRY),
+    (kinds.SOFTMAXES, Kind.SOFTMAX),
+    (frozenset(kinds.NORMS), Kind.NORM),
+    (kinds.CHOOSERS, Kind.CHOOSE),
+    (_Fourier(), Kind.CARRY),
+)

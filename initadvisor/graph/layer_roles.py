@@ -1,0 +1,340 @@
+"""The role of every use of a weight, from what surrounds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from initadvisor.graph import kinds
+from initadvisor.graph.attention import Attentions
+from initadvisor.graph.branches import Branches
+from initadvisor.graph.flow import Flow, Layer
+from initadvisor.graph.kinds import Kind
+from initadvisor.graph.packing import Follower, Label, Reach
+from initadvisor.graph.residual import Ancestors, Path, Residuals
+from initadvisor.graph.spec import Confidence
+from initadvisor.types import Role
+
+_ATTENTION_NAMES = ("query", "key", "value")
+_ROUTED = (Kind.SOFTMAX, Kind.CARRY, Kind.JOIN, Kind.BEND, Kind.OTHER, Kind.SUM)
+_ROUTE = 80
+"""Ops between a router and the product with its experts' outputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Features of a packed weight that do one thing."""
+
+    name: str
+    role: Role
+    mask: torch.Tensor
+
+
+@dataclass
+class LayerFacts:
+    """What one use of a weight is.
+
+    Attributes:
+        layer: the use.
+        role: what it does.
+        confidence: how sure.
+        pieces: its packed parts.
+        path: the innermost residual branch it lies on.
+        last: its output is what the branch adds.
+        partner: the use whose output it is multiplied with.
+        note: why the confidence is low.
+    """
+
+    layer: Layer
+    role: Role = Role.HIDDEN
+    confidence: Confidence = Confidence.CERTAIN
+    pieces: list[Piece] = field(default_factory=list)
+    path: Path | None = None
+    last: bool = False
+    partner: Layer | None = None
+    note: str = ""
+
+
+class LayerReader:
+    """Gives every use of a weight its role."""
+
+    def __init__(
+        self, flow: Flow, residuals: Residuals, branches: Branches, attentions: Attentions, follower: Follower
+    ) -> None:
+        self.flow = flow
+        self.residuals = residuals
+        self.branches = branches
+        self.attentions = attentions
+        self.reaches = [follower.follow(layer) for layer in flow.layers]
+        self.after_attention = self._after_attention()
+        self.feeds = self._feeds()
+        self.lasts = {layer.index for end in branches.ends for layer in end.last}
+        self.facts = [self._read(layer) for layer in flow.layers]
+        self._gates()
+        self._adapters()
+
+    # ---- facts about values
+
+    def _after_attention(self) -> set[int]:
+        """Values an attention's result reaches without a weight or a residual sum."""
+        found = set(self.attentions.results)
+        passes = (Kind.CARRY, Kind.NORM, Kind.PRODUCT, Kind.JOIN, Kind.SUM, Kind.BEND, Kind.OTHER)
+        for op in self.flow.graph.ops:
+            passed = self.flow.kind_of(op) in passes and op.index not in self.residuals.joins
+            if passed and any(s in found for s in self.flow.signals(op)):
+                found.update(op.outputs)
+        return found - self.residuals.forks
+
+    def _feeds(self) -> list[bool]:
+        """Per value: some weight lies downstream."""
+        flow = self.flow
+        feeds = [False] * len(flow.values)
+        for op in reversed(flow.graph.ops):
+            if flow.kind_of(op) is Kind.PURE:
+                continue
+            ahead = op.index in flow.layers_of or any(feeds[o] for o in op.outputs)
+            if ahead:
+                for source in flow.signals(op):
+                    feeds[source] = True
+        return feeds
+
+    # ---- one layer
+
+    def _read(self, layer: Layer) -> LayerFacts:
+        facts = LayerFacts(layer, path=self.branches.path_of(layer.op))
+        facts.last = layer.index in self.lasts
+        reach = self.reaches[layer.index]
+        op = self.flow.graph.ops[layer.op]
+        if op.name in kinds.RECURRENT_LAYERS:
+            self._recurrent(facts)
+        elif self._is_lookup(layer):
+            self._table(facts, reach)
+        elif any(reach.has(n) for n in _ATTENTION_NAMES):
+            self._attention(facts, reach)
+        elif layer.index in self.branches.shortcuts:
+            facts.role = Role.SHORTCUT
+        elif self._is_router(layer, reach):
+            facts.role = Role.ROUTER
+        elif self._is_modulation(facts, reach):
+            pass
+        elif layer.reading.data[0] in self.after_attention:
+            facts.role = Role.ATTN_OUT
+        elif facts.path is not None and layer in facts.path.layers:
+            self._on_branch(facts)
+        else:
+            self._plain(facts, reach)
+        if not facts.pieces:
+            self._mixed_parts(facts, reach)
+        return facts
+
+    def _is_lookup(self, layer: Layer) -> bool:
+        index = layer.reading.data[0]
+        return not self.flow.values[index].dtype.is_floating_point and not self.flow.values[index].dtype.is_complex
+
+    def _recurrent(self, facts: LayerFacts) -> None:
+        position = self.flow.layers_of[facts.layer.op].index(facts.layer)
+        facts.role = (Role.RECURRENT_INPUT, Role.RECURRENT_HIDDEN, Role.HIDDEN)[position]
+
+    def _table(self, facts: LayerFacts, reach: Reach) -> None:
+        flow, layer = self.flow, facts.layer
+        index, rows = layer.reading.data[0], flow.values[layer.reading.weight].shape[0]
+        shape = flow.values[index].shape
+        if reach.has("score"):
+            facts.role = Role.RELATIVE_BIAS
+        elif not flow.from_batch[index]:
+            # Rows picked by the model's own counting: at least as many as there are places, or it is a type table.
+            places = shape[-1] if shape else 1
+            facts.role = Role.POSITION if rows >= places and rows > 1 else Role.EMBEDDING
+            facts.confidence = Confidence.INFERRED
+        elif self._counts_places(index):
+            facts.role, facts.confidence = Role.POSITION, Confidence.INFERRED
+        else:
+            facts.role = Role.EMBEDDING
+
+    def _counts_places(self, index: int) -> bool:
+        """Whether indices come from a running count over the batch (positions of what is not padding)."""
+        for _ in range(12):
+            op = self.flow.producer(index)
+            if op is None or not op.inputs:
+                return False
+            if op.name in ("cumsum", "arange"):
+                return True
+            index = max(op.inputs)
+        return False
+
+    def _attention(self, facts: LayerFacts, reach: Reach) -> None:
+        masks = {n: reach.ends[(n,)] for n in _ATTENTION_NAMES if (n,) in reach.ends}
+        names = list(masks)
+        overlap = sum(m.to(torch.int8) for m in masks.values())
+        total = len(next(iter(masks.values())))
+        if len(names) == 1:
+            facts.role = Role(names[0])
+            if not bool(masks[names[0]].all()):
+                self._attention_pieces(facts, masks, total)
+        elif isinstance(overlap, torch.Tensor) and int(overlap.max()) > 1:
+            facts.role = Role(names[-1]) if masks[names[0]].equal(masks[names[-1]]) else Role.QKV
+            facts.confidence = Confidence.INFERRED
+            facts.note = f"the same features serve as {' and '.join(names)}"
+        else:
+            facts.role = Role.QKV
+            self._attention_pieces(facts, masks, total)
+
+    def _attention_pieces(self, facts: LayerFacts, masks: dict[str, torch.Tensor], total: int) -> None:
+        rest = torch.ones(total, dtype=torch.bool)
+        for name, mask in masks.items():
+            facts.pieces.append(Piece(name, Role(name), mask))
+            rest &= ~mask
+        if bool(rest.any()):
+            facts.pieces.append(Piece("part_0", Role.HIDDEN, rest))
+            facts.confidence = Confidence.INFERRED
+            facts.note = f"only part of it makes the {' and '.join(masks)}"
+
+    def _on_branch(self, facts: LayerFacts) -> None:
+        path, layer = facts.path, facts.layer
+        assert path is not None
+        if self.branches.feed_forward[path.index]:
+            level = self.branches.level_in(path, layer)
+            facts.role = Role.MLP_OUT if facts.last else Role.MLP_IN if level == 1 else Role.HIDDEN
+        elif facts.last:
+            facts.role = Role.RESIDUAL_OUT
+        else:
+            facts.role = Role.HIDDEN
+
+    def _plain(self, facts: LayerFacts, reach: Reach) -> None:
+        layer, flow = facts.layer, self.flow
+        data = layer.reading.data[0]
+        if reach.has("output") and not self.feeds[layer.output] and not reach.has("join"):
+            facts.role = Role.OUTPUT
+        elif flow.depth[layer.output] == 1 and flow.from_batch[data]:
+            facts.role = Role.INPUT
+        else:
+            facts.role = Role.HIDDEN
+
+    # ---- routers, modulation, gates
+
+    def _is_router(self, layer: Layer, reach: Reach) -> bool:
+        """Its output is chosen from, and what is chosen multiplies other weights' outputs."""
+        flow = self.flow
+        todo, chosen = [(layer.output, False)], False
+        seen: set[tuple[int, bool]] = set()
+        while todo and len(seen) < _ROUTE:
+            value, picked = todo.pop()
+            if (value, picked) in seen:
+                continue
+            seen.add((value, picked))
+            for op in flow.consumers(value):
+                kind = flow.kind_of(op)
+                if kind is Kind.CHOOSE:
+                    chosen = True
+                    todo += [(o, True) for o in op.outputs]
+                elif kind is Kind.PRODUCT:
+                    others = [i for i in op.inputs if i != value and flow.depth[i] > flow.depth[layer.output]]
+                    if (picked or chosen) and others:
+                        return True
+                    if not others:
+                        todo += [(o, picked) for o in op.outputs]
+                elif kind in _ROUTED and op.index not in self.residuals.joins:
+                    todo += [(o, picked) for o in op.outputs]
+        return False
+
+    def _is_modulation(self, facts: LayerFacts, reach: Reach) -> bool:
+        """It scales or shifts a stream it does not come from, the same for all places of the stream."""
+        labels = [x for x in reach.ends if x[0] in ("product", "sum")]
+        others = [x for x in reach.ends if x[0] not in ("product", "sum", "output", "join")]
+        if not labels or others:
+            return False
+        found = [self._modulates(x, facts.layer) for x in labels]
+        if not all(found):
+            return False
+        facts.role = Role.MODULATION
+        if not any(x[0] == "product" for x in labels):
+            facts.confidence = Confidence.INFERRED
+            facts.note = "adds the same vector to every place of a stream"
+        parts = reach.parts()
+        if len(parts) > 1:
+            facts.pieces = [Piece(f"part_{i}", Role.MODULATION, mask) for i, (_, mask) in enumerate(parts)]
+        return True
+
+    def _modulates(self, label: Label, layer: Layer) -> bool:
+        flow, op = self.flow, self.flow.graph.ops[label[1]]
+        ancestry = flow.depth
+        sides = [i for i in op.inputs if flow.is_live(i)]
+        if len(sides) != 2:
+            return False
+        own = next((s for s in sides if Ancestors(flow, s).has(layer.output) is not None), None)
+        if own is None:
+            return False
+        other = sides[0] if sides[1] == own else sides[1]
+        small, large = flow.values[own].shape, flow.values[other].shape
+        padded = (1,) * (len(large) - len(small)) + small
+        broadcast = len(padded) == len(large) and any(a == 1 and b > 1 for a, b in zip(padded, large, strict=True))
+        made = flow.producer(flow.root(other))
+        normed = made is not None and made.index in flow.norms
+        if not (broadcast or normed) or ancestry[other] == 0:
+            return False
+        return Ancestors(flow, own).has(other) is None and not self._same_source(layer, other)
+
+    def _same_source(self, layer: Layer, other: int) -> bool:
+        """Whether the stream and the modulation are computed from one value, as in squeeze-and-excitation."""
+        return Ancestors(self.flow, layer.output).has(other) is not None
+
+    def _gates(self) -> None:
+        """Products of two maps of one input, one of them activated."""
+        meets: dict[int, list[tuple[LayerFacts, Label, torch.Tensor]]] = {}
+        for facts, reach in zip(self.facts, self.reaches, strict=True):
+            for label in reach.labels("product"):
+                meets.setdefault(label[1], []).append((facts, label, reach.ends[label]))
+        for sides in meets.values():
+            if len(sides) != 2 or sides[0][1][3] == sides[1][1][3]:
+                continue
+            (one, first, mask_one), (two, second, mask_two) = sides
+            if first[2] == second[2]:
+                if one is not two and self._one_input(one.layer, two.layer):
+                    one.partner, two.partner = two.layer, one.layer
+                continue
+            gate, up = ((one, mask_one), (two, mask_two)) if first[2] else ((two, mask_two), (one, mask_one))
+            if gate[0] is up[0]:
+                self._fused_gate(gate[0], gate[1], up[1])
+            elif self._one_input(one.layer, two.layer):
+                gate[0].partner, up[0].partner = up[0].layer, gate[0].layer
+                plain = (Role.HIDDEN, Role.MLP_IN, Role.INPUT)
+                if gate[0].role in plain and up[0].role in plain:
+                    gate[0].role, up[0].role = Role.MLP_GATE, Role.MLP_IN
+
+    def _one_input(self, one: Layer, two: Layer) -> bool:
+        a, b = (self.flow.root(x.reading.data[0]) for x in (one, two))
+        shapes = [self.flow.values[x.output].shape for x in (one, two)]
+        return a == b and shapes[0] == shapes[1]
+
+    def _fused_gate(self, facts: LayerFacts, gate: torch.Tensor, up: torch.Tensor) -> None:
+        if bool((gate & up).any()) or facts.role not in (Role.HIDDEN, Role.MLP_IN, Role.INPUT):
+            return
+        facts.role = Role.MLP_IN
+        facts.pieces = [Piece("gate", Role.MLP_GATE, gate), Piece("up", Role.MLP_IN, up)]
+        facts.pieces.sort(key=lambda p: int(p.mask.nonzero()[0]))
+        rest = ~(gate | up)
+        if bool(rest.any()):
+            facts.pieces.append(Piece("part_0", Role.HIDDEN, rest))
+
+    def _adapters(self) -> None:
+        for first, second, beside in self.residuals.adapters:
+            for layer, role in ((first, Role.ADAPTER_IN), (second, Role.ADAPTER_OUT)):
+                facts = self.facts[layer.index]
+                facts.role, facts.confidence = role, Confidence.CERTAIN
+                facts.pieces = []
+                facts.note = f"low-rank update beside {self.flow.graph.ops[beside.op].module}"
+
+    def _mixed_parts(self, facts: LayerFacts, reach: Reach) -> None:
+        """Linear maps whose features go to different kinds of places (a state-space layer's x, z, dt, B, C)."""
+        if not reach.split or "k" in facts.layer.reading.axes or self._is_lookup(facts.layer):
+            return
+        parts = reach.parts()
+        kinds_of = [frozenset(label[0] for label in ends) for ends, _ in parts]
+        if len(parts) < 2 or len(set(kinds_of)) < 2 or len(parts) > _MOST_PARTS:
+            return
+        facts.pieces = [Piece(f"part_{i}", facts.role, mask) for i, (_, mask) in enumerate(parts)]
+
+
+_MOST_PARTS = 16
+"""More parts than this are heads or channels handled one by one, not maps of different purpose."""

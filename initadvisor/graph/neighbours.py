@@ -1,0 +1,105 @@
+"""What a value has just been through, and what it meets next: activation and norm on either side of a weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from initadvisor.graph.activations import Bends
+from initadvisor.graph.flow import Flow
+from initadvisor.graph.kinds import Kind
+from initadvisor.graph.residual import Residuals
+from initadvisor.graph.responses import Args
+from initadvisor.types import NO_ACTIVATION
+
+_STATE_ACTIVATION = {"rnn_tanh_layer": "tanh", "rnn_relu_layer": "relu"}
+"""Recurrent layers whose output is one activation of their sums."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a weight.
+
+    Attributes:
+        activation, args: the nonlinearity, ``"none"`` where there is none before the next weight, norm or sum.
+        norm: name of the normalisation, None where there is none.
+    """
+
+    activation: str = NO_ACTIVATION
+    args: Args = ()
+    norm: str | None = None
+
+
+_NOTHING = Side()
+
+
+class Neighbours:
+    """Both sides of every value, each computed once."""
+
+    def __init__(self, flow: Flow, bends: Bends, residuals: Residuals) -> None:
+        self.flow = flow
+        self.bends = bends
+        self.residuals = residuals
+        self.behind = [_NOTHING] * len(flow.values)
+        for op in flow.graph.ops:
+            side = self._behind(op.index)
+            for out in op.outputs:
+                bend = bends.by_exit.get(out)
+                if bend is not None:
+                    side = replace(side, activation=bend.name, args=bend.args, norm=self.behind[bend.start].norm)
+                self.behind[out] = side
+        self._ahead: dict[int, Side] = {}
+        for value in reversed(range(len(flow.values))):
+            if flow.is_live(value):
+                self._ahead[value] = self._look(value)
+
+    def ahead(self, value: int) -> Side:
+        """What a value meets next: its norm before any activation or sum, and its activation before any weight."""
+        return self._ahead.get(value, _NOTHING)
+
+    def _behind(self, index: int) -> Side:
+        flow, op = self.flow, self.flow.graph.ops[index]
+        kind = flow.kind_of(op)
+        if kind is Kind.NORM:
+            return Side(norm=flow.norms[index][0])
+        if kind is Kind.LAYER:
+            return Side(activation=_STATE_ACTIVATION.get(op.name, NO_ACTIVATION))
+        if kind in (Kind.CARRY, Kind.BEND, Kind.OTHER):
+            sources = flow.signals(op)
+            return self.behind[sources[0]] if len(sources) == 1 else _NOTHING
+        if kind is Kind.JOIN:
+            sides = {self.behind[s] for s in flow.signals(op)}
+            return sides.pop() if len(sides) == 1 else _NOTHING
+        return _NOTHING
+
+    def _look(self, value: int) -> Side:
+        if value in self.residuals.forks:
+            return _NOTHING  # the stream: what reads it next is one reader among many
+        bend = self.bends.by_start.get(value)
+        if bend is not None:
+            return Side(bend.name, bend.args)
+        best = _NOTHING
+        for op in self.flow.consumers(value):
+            side = self._through(op.index, value)
+            if side.activation != NO_ACTIVATION:
+                return side
+            if best.norm is None:
+                best = side
+        return best
+
+    def _through(self, index: int, value: int) -> Side:
+        flow, op = self.flow, self.flow.graph.ops[index]
+        kind = flow.kind_of(op)
+        if index in self.residuals.joins or value not in flow.signals(op) or index in self.bends.inner:
+            return _NOTHING
+        if kind is Kind.NORM:
+            after = self._first(op.outputs)
+            return replace(after, norm=flow.norms[index][0])
+        if kind is Kind.SUM:
+            return replace(self._first(op.outputs), norm=None)
+        if kind in (Kind.CARRY, Kind.JOIN, Kind.BEND, Kind.OTHER):
+            return self._first(op.outputs)
+        return _NOTHING
+
+    def _first(self, values: tuple[int, ...]) -> Side:
+        sides = [self._ahead[v] for v in values if v in self._ahead]
+        return next((s for s in sides if s.activation != NO_ACTIVATION), sides[0] if sides else _NOTHING)

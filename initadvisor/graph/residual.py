@@ -1,0 +1,273 @@
+"""Residual branches: sums whose one side is, but for weightless ops, what the other side was computed from."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from initadvisor.graph.activations import Bends
+from initadvisor.graph.flow import Flow, Layer
+from initadvisor.graph.kinds import Kind
+from initadvisor.graph.opgraph import Op
+
+_PASSES_SHORTCUT = frozenset({Kind.CARRY, Kind.NORM, Kind.SUM, Kind.BEND})
+"""What may lie on a shortcut: no product (a gate decides, a shortcut does not) and no concatenation."""
+
+_CANDIDATES = 48
+"""Values of a shortcut that are tried as the fork, latest first; in every model seen the first few suffice."""
+
+
+@dataclass
+class Path:
+    """One residual branch.
+
+    Attributes:
+        fork: the value it starts from.
+        join: index of the op that adds it.
+        term: the value that is added.
+        ops: indices of the ops on it that descend from the fork.
+        side_ops: ops that feed it but do not descend from the fork (a condition, another stream's keys).
+        layers: uses of weights that descend from the fork, in order.
+        side_layers: uses of weights that only this branch reads but that do not descend from the fork.
+        projection: uses of weights on the shortcut.
+        index: position among the branches.
+    """
+
+    fork: int
+    join: int
+    term: int
+    ops: frozenset[int]
+    side_ops: frozenset[int]
+    layers: tuple[Layer, ...]
+    side_layers: tuple[Layer, ...]
+    projection: tuple[Layer, ...] = ()
+    index: int = 0
+
+
+@dataclass
+class Residuals:
+    """All branches of a graph.
+
+    Attributes:
+        paths: in order of their sums.
+        joins: op index of each sum -> its branches.
+        forks: values that some branch starts from.
+        adapters: (first, second) uses of low-rank updates beside a weight.
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    joins: dict[int, list[Path]] = field(default_factory=dict)
+    forks: set[int] = field(default_factory=set)
+    adapters: list[tuple[Layer, Layer, Layer]] = field(default_factory=list)
+
+
+def find_residuals(flow: Flow, bends: Bends) -> Residuals:
+    """All residual branches, nested ones included, in execution order of their sums."""
+    found = Residuals()
+    for op in flow.graph.ops:
+        if flow.kind_of(op) is not Kind.SUM or op.index in bends.inner:
+            continue
+        sides = [v for v in dict.fromkeys(op.inputs) if flow.is_live(v)]
+        if len(sides) != 2:
+            continue
+        paths = _identity(flow, found, op, sides[0], sides[1]) or _identity(flow, found, op, sides[1], sides[0])
+        paths = paths or _projected(flow, bends, found, op, sides)
+        if paths:
+            found.joins[op.index] = paths
+            for path in paths:
+                path.index = len(found.paths)
+                found.paths.append(path)
+                found.forks.add(path.fork)
+    return found
+
+
+class Ancestors:
+    """Everything a value was computed from, opened only as far back as asked."""
+
+    def __init__(self, flow: Flow, value: int) -> None:
+        self.flow = flow
+        self.layered = {value: False}
+        self._heap: list[tuple[int, int]] = []
+        self._push(value)
+
+    def _push(self, value: int) -> None:
+        op = self.flow.values[value].op
+        if op is not None:
+            heapq.heappush(self._heap, (-op, value))
+
+    def has(self, value: int) -> bool | None:
+        """Whether ``value`` is an ancestor by way of a weight (False: without one); None where it is none."""
+        made = self.flow.values[value].op
+        bound = -1 if made is None else made
+        while self._heap and -self._heap[0][0] > bound:
+            _, current = heapq.heappop(self._heap)
+            op = self.flow.producer(current)
+            assert op is not None
+            layered = self.layered[current] or op.index in self.flow.layers_of
+            for source in self.flow.signals(op):
+                new = source not in self.layered
+                self.layered[source] = self.layered.get(source, False) or layered
+                if new:
+                    self._push(source)
+        return self.layered.get(value)
+
+
+def _shortcut(flow: Flow, value: int) -> Iterator[int]:
+    """Values that reach ``value`` without a weight, latest first."""
+    made = flow.values[value].op
+    todo: list[tuple[int, int]] = [(1 if made is None else -made, value)]
+    seen = {value}
+    for _ in range(_CANDIDATES):
+        if not todo:
+            return
+        current = heapq.heappop(todo)[1]
+        yield current
+        op = flow.producer(current)
+        if op is None or flow.kind_of(op) not in _PASSES_SHORTCUT:
+            continue
+        for source in flow.signals(op):
+            if source not in seen:
+                seen.add(source)
+                made = flow.values[source].op
+                heapq.heappush(todo, (1 if made is None else -made, source))
+
+
+def _identity(flow: Flow, found: Residuals, op: Op, stream: int, branch: int) -> list[Path]:
+    """Branches of ``stream + branch`` where ``stream`` reaches the sum without a weight."""
+    ancestors = Ancestors(flow, branch)
+    for fork in _shortcut(flow, stream):
+        layered = ancestors.has(fork)
+        if layered:
+            return _paths(flow, found, op, fork, branch, ancestors)
+        if layered is not None:
+            return []
+    return []
+
+
+def _projected(flow: Flow, bends: Bends, found: Residuals, op: Op, sides: list[int]) -> list[Path]:
+    """Branches where the shortcut carries one weight (and perhaps a norm) to match shapes."""
+    for stream, branch in (sides, sides[::-1]):
+        layer = _only_layer(flow, bends, stream)
+        if layer is None or len(layer.reading.data) != 1:
+            continue
+        ancestors = Ancestors(flow, branch)
+        for fork in _shortcut(flow, layer.reading.data[0]):
+            layered = ancestors.has(fork)
+            if not layered:
+                if layered is not None:
+                    break
+                continue
+            paths = _paths(flow, found, op, fork, branch, ancestors)
+            if not paths:
+                break
+            longest = max(_length(flow, p) for p in paths)
+            adapter = _adapter(flow, bends, paths, layer)
+            if adapter is not None:
+                found.adapters.append(adapter)
+                return []
+            bent = any(i in bends.inner or flow.kind[i] in _MIXES for p in paths for i in p.ops)
+            if longest < 2 or not bent:
+                break
+            for path in paths:
+                path.projection = (layer,)
+            return paths
+    return []
+
+
+_MIXES = frozenset({Kind.ATTENTION, Kind.SOFTMAX, Kind.MIX})
+
+
+def _only_layer(flow: Flow, bends: Bends, value: int) -> Layer | None:
+    """The single weight behind a value with nothing but linear ops and norms after it."""
+    for _ in range(_CANDIDATES):
+        if value in bends.by_exit:
+            return None
+        op = flow.producer(value)
+        if op is None:
+            return None
+        layers = flow.layers_of.get(op.index)
+        if layers:
+            return layers[0] if len(layers) == 1 else None
+        if flow.kind_of(op) not in (Kind.CARRY, Kind.NORM) or len(flow.signals(op)) != 1:
+            return None
+        value = flow.signals(op)[0]
+    return None
+
+
+def _adapter(flow: Flow, bends: Bends, paths: list[Path], beside: Layer) -> tuple[Layer, Layer, Layer] | None:
+    """A low-rank update: two maps in a row through a bottleneck, beside one map of the same input."""
+    if len(paths) != 1 or len(paths[0].layers) != 2 or paths[0].side_layers:
+        return None
+    first, second = paths[0].layers
+    if any(i in bends.inner or flow.kind[i] is Kind.NORM for i in paths[0].ops):
+        return None
+    rank = first.reading.fan_out
+    limit = min(beside.reading.fan_in, beside.reading.fan_out)
+    return (first, second, beside) if rank < limit and second.reading.fan_in == rank else None
+
+
+def _terms(flow: Flow, found: Residuals, value: int, ancestors: Ancestors, fork: int) -> list[int]:
+    """Parts of a branch that are themselves sums of computations from the fork (attention and MLP side by side)."""
+    inside = value
+    while True:
+        op = flow.producer(inside)
+        if op is None or inside == fork:
+            return [value]
+        kind = flow.kind_of(op)
+        if kind is Kind.CARRY and len(flow.signals(op)) == 1:
+            inside = flow.signals(op)[0]
+            continue
+        if kind is not Kind.SUM or op.index in found.joins:
+            return [value]
+        sides = [v for v in dict.fromkeys(op.inputs) if flow.is_live(v)]
+        if len(sides) != 2 or not all(Ancestors(flow, side).has(fork) for side in sides):
+            return [value]
+        return [t for side in sides for t in _terms(flow, found, side, ancestors, fork)]
+
+
+def _paths(flow: Flow, found: Residuals, join: Op, fork: int, branch: int, ancestors: Ancestors) -> list[Path]:
+    terms = _terms(flow, found, branch, ancestors, fork)
+    paths = [_path(flow, join.index, fork, term) for term in terms]
+    return paths if all(p.layers for p in paths) else [_path(flow, join.index, fork, branch)]
+
+
+def _path(flow: Flow, join: int, fork: int, term: int) -> Path:
+    ancestors = Ancestors(flow, term)
+    ancestors.has(fork)
+    made = flow.values[fork].op
+    first = -1 if made is None else made
+    behind = sorted({i for v in ancestors.layered if (i := flow.values[v].op) is not None and i > first})
+    reached, on, beside = {fork}, set(), []
+    for index in behind:
+        op = flow.graph.ops[index]
+        if any(s in reached for s in flow.signals(op)):
+            on.add(index)
+            reached.update(op.outputs)
+        else:
+            beside.append(index)
+    # What feeds the branch from elsewhere belongs to it where nothing else reads it.
+    side: set[int] = set()
+    for index in reversed(beside):
+        readers = {r for out in flow.graph.ops[index].outputs for r in flow.graph.consumers[out]}
+        if readers and readers <= on | side:
+            side.add(index)
+    layers = tuple(layer for i in sorted(on) for layer in flow.layers_of.get(i, ()))
+    sides = tuple(layer for i in sorted(side) for layer in flow.layers_of.get(i, ()))
+    return Path(fork, join, term, frozenset(on), frozenset(side), layers, sides)
+
+
+def _length(flow: Flow, path: Path) -> int:
+    return branch_length(flow, path)
+
+
+def branch_length(flow: Flow, path: Path) -> int:
+    """Weight layers along a branch's longest way."""
+    depth = {path.fork: 0}
+    for index in sorted(path.ops):
+        op = flow.graph.ops[index]
+        level = max((depth[s] for s in flow.signals(op) if s in depth), default=0)
+        level += index in flow.layers_of
+        for out in op.outputs:
+            depth[out] = level
+    return depth.get(path.term, 0)

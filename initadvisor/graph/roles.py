@@ -1,0 +1,335 @@
+"""Op graph to model spec: no list of architectures, no class names, only what the executed ops do with each tensor."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from initadvisor.graph import kinds
+from initadvisor.graph.activations import find_bends
+from initadvisor.graph.attention import find_attentions
+from initadvisor.graph.axes import Tracer
+from initadvisor.graph.branches import Branches, after_norm
+from initadvisor.graph.flow import Flow, Layer
+from initadvisor.graph.kinds import Kind
+from initadvisor.graph.layer_roles import LayerReader
+from initadvisor.graph.lower import lower
+from initadvisor.graph.neighbours import Neighbours
+from initadvisor.graph.norms import mark_norms
+from initadvisor.graph.opgraph import OpGraph
+from initadvisor.graph.packing import Follower
+from initadvisor.graph.residual import Residuals, find_residuals
+from initadvisor.graph.spec import Branch, Confidence, Coverage, CoverageGap, ModelSpec, ParamSpec
+from initadvisor.graph.uses import Use, UseReader
+from initadvisor.types import NO_ACTIVATION, WEIGHT_ROLES, Role, Slice
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a parameter besides the ops.
+
+    Attributes:
+        shape, dtype: of the tensor.
+        requires_grad: whether it is trained.
+        quantized: it holds codes, not numbers.
+        module_type: class name of its owner.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    requires_grad: bool
+    quantized: bool
+    module_type: str
+
+
+_RANK = {Role.UNKNOWN: 0, Role.BIAS: 1, Role.TOKEN: 2, Role.SCALAR: 2, Role.NORM_SCALE: 3, Role.NORM_SHIFT: 3}
+"""Of several uses the most telling decides; whatever is not listed tells most."""
+
+_MOST_TELLING = 4
+
+_OF_WEIGHTS = (Role.BIAS, Role.NORM_SCALE, Role.NORM_SHIFT, Role.STATE)
+"""Roles of parameters that belong to a weight."""
+
+
+def protection(facts: Facts) -> str | None:
+    """Why a parameter must not be filled, None where it may be."""
+    if facts.quantized:
+        return "quantized"
+    if not (facts.dtype.is_floating_point or facts.dtype.is_complex):
+        return "integer"
+    return None if facts.requires_grad else "frozen"
+
+
+def fingerprint_of(params: tuple[ParamSpec, ...]) -> str:
+    """Hash of paths, shapes and roles."""
+    lines = "\n".join(f"{p.path} {tuple(p.shape)} {p.role.value}" for p in params)
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+
+def read_roles(graph: OpGraph, facts: Mapping[str, Facts], mean: Callable[[str], float | None]) -> ModelSpec:
+    """The whole reading of a recorded forward pass.
+
+    Args:
+        graph: as :func:`initadvisor.graph.capture.capture` gives it.
+        facts: of every parameter, tied names included, in the model's order.
+        mean: mean value of a parameter by path, None where it cannot be read.
+    """
+    return _Reader(lower(graph), facts, mean).spec()
+
+
+class _Reader:
+    """All the readings of one graph, in the order they build on each other."""
+
+    def __init__(self, graph: OpGraph, facts: Mapping[str, Facts], mean: Callable[[str], float | None]) -> None:
+        self.facts = facts
+        self.graph = graph
+        self.flow = flow = Flow(graph)
+        mark_norms(flow)
+        self.bends = find_bends(flow, mean)
+        self.residuals: Residuals = find_residuals(flow, self.bends)
+        attentions = find_attentions(flow, self.residuals)
+        self.neighbours = Neighbours(flow, self.bends, self.residuals)
+        self.branches = Branches(flow, self.bends, self.residuals)
+        follower = Follower(flow, self.bends, self.residuals, attentions)
+        self.layers = LayerReader(flow, self.residuals, self.branches, attentions, follower)
+        tracer = Tracer(flow)
+        self.uses = UseReader(flow, self.bends, self.branches, attentions, self.layers, tracer).read()
+        self.first_path: dict[int, str] = {}
+        for path, value in graph.parameters.items():
+            self.first_path.setdefault(value, path)
+        self._weight_paths = {
+            layer.index: self.first_path[origins[0].parameter]
+            for layer in flow.layers
+            if (origins := tracer.origins(layer.reading.weight))
+        }
+
+    def spec(self) -> ModelSpec:
+        params = tuple(self._param(path) for path in self.facts)
+        branches = self._branches({p.path: p for p in params})
+        ends = [self.flow.depth[v] for v in self.graph.outputs]
+        return ModelSpec(
+            params=params,
+            branches=branches,
+            depth=max(ends, default=0),
+            coverage=self._coverage(params),
+            fingerprint=fingerprint_of(params),
+            residual_depth=self._residual_depth(),
+            output_classes=self._classes(),
+            custom_activations=dict(self.bends.custom),
+        )
+
+    # ---- parameters
+
+    def _param(self, path: str) -> ParamSpec:
+        value, facts = self.graph.parameters[path], self.facts[path]
+        uses = self.uses.get(value, [])
+        first = self.first_path[value]
+        base = ParamSpec(
+            path,
+            facts.shape,
+            facts.dtype,
+            Role.UNUSED,
+            tied_to=None if first == path else first,
+            protected=protection(facts),
+            uses=len({u.op for u in uses}),
+            module_type=facts.module_type,
+        )
+        if not uses:
+            return base
+        return self._described(base, self._telling(path, uses), uses)
+
+    def _telling(self, path: str, uses: list[Use]) -> Use:
+        """Of several uses: the one by the path's own module, then the most telling, then the first."""
+        owner = path.rpartition(".")[0]
+
+        def rank(use: Use) -> tuple[bool, int, int]:
+            own = use.op >= 0 and self.graph.ops[use.op].module == owner
+            return (own and len({n for n, v in self.graph.parameters.items() if v == use.parameter}) > 1,
+                    _RANK.get(use.role, _MOST_TELLING), -use.op)  # fmt: skip
+
+        return max(uses, key=rank)
+
+    def _described(self, base: ParamSpec, use: Use, uses: list[Use]) -> ParamSpec:
+        flow = self.flow
+        op_name = self.graph.ops[use.op].name if use.op >= 0 else "return"
+        ahead = self.neighbours.ahead(use.result) if use.result is not None else None
+        behind = self.neighbours.behind[use.signal] if use.signal is not None else None
+        layer = use.facts.layer if use.facts is not None else use.weight
+        is_weight = use.facts is not None and use.weight is None
+        depth = (
+            flow.depth[layer.output] if layer is not None else (flow.depth[use.signal] if use.signal is not None else 0)
+        )
+        branch = self.branches.path_of(use.op) if use.op >= 0 else None
+        last, scale = self._ending(use, layer, branch)
+        role, slices = self._merged(use, uses)
+        fans = use.fans if use.fans is None or not slices else replace(use.fans, fan_out=slices[0].fans.fan_out)
+        partner = use.facts.partner if use.facts is not None else None
+        acts = use.role in WEIGHT_ROLES or use.role in (Role.BIAS, Role.NORM_SCALE, Role.NORM_SHIFT, Role.STATE)
+        return ParamSpec(
+            base.path,
+            base.shape,
+            base.dtype,
+            role,
+            fan_in=fans.fan_in if fans is not None else 0.0,
+            fan_out=fans.fan_out if fans is not None else 0.0,
+            slices=slices,
+            activation=ahead.activation if ahead is not None and (acts or is_weight) else NO_ACTIVATION,
+            norm_before=behind.norm if behind is not None and is_weight else None,
+            norm_after=ahead.norm if ahead is not None and is_weight else None,
+            branch=branch.index if branch is not None else None,
+            branch_last=last,
+            depth=depth,
+            tied_to=base.tied_to,
+            protected=base.protected,
+            confidence=use.confidence,
+            op=op_name.removesuffix("_layer") if op_name in kinds.RECURRENT_LAYERS else op_name,
+            fans=fans,
+            activation_args=ahead.args if ahead is not None and (acts or is_weight) else (),
+            input_activation=behind.activation if behind is not None and is_weight else NO_ACTIVATION,
+            input_activation_args=behind.args if behind is not None and is_weight else (),
+            gate_partner=self._weight_paths.get(partner.index) if partner is not None else None,
+            bias_of=self._weight_paths.get(use.weight.index)
+            if use.weight is not None and role in _OF_WEIGHTS
+            else None,
+            branch_scale=scale,
+            uses=base.uses,
+            module_type=base.module_type,
+            note=use.note,
+            offset=use.offset,
+        )
+
+    def _ending(self, use: Use, layer: Layer | None, branch: object) -> tuple[bool, str | None]:
+        """Whether a parameter's result is what its branch adds, and the factor that multiplies the branch."""
+        if branch is None:
+            return False, None
+        path = self.branches.path_of(use.op)
+        assert path is not None
+        end = self.branches.ends[path.index]
+        scale = self._path_of_operand(end.scales[0]) if end.scales else None
+        if use.role in (Role.NORM_SCALE, Role.NORM_SHIFT):
+            return end.norm is not None and self._normed_by(use) == end.norm, None
+        if use.role is Role.BRANCH_SCALE:
+            return True, None
+        is_last = layer is not None and any(last.index == layer.index for last in end.last)
+        return is_last, scale if is_last or use.facts is not None else None
+
+    def _normed_by(self, use: Use) -> int | None:
+        """The norm a scale or shift belongs to."""
+        if use.op in self.flow.norms:
+            return use.op
+        return after_norm(self.flow, self.graph.ops[use.op])
+
+    def _path_of_operand(self, op: int) -> str | None:
+        pure = self.flow.pure_operand(self.graph.ops[op])
+        if pure is None:
+            return None
+        origins = sorted(self.flow.origins[pure])
+        return self.first_path[origins[0]] if origins else None
+
+    def _merged(self, use: Use, uses: list[Use]) -> tuple[Role, tuple[Slice, ...]]:
+        """Role and parts of a tensor whose rows are used in several places (packed projections of cross-attention)."""
+        found: dict[tuple[tuple[int, int], ...], Slice] = {}
+        for other in uses:
+            for part in other.slices:
+                if use.slices and part.dim == use.slices[0].dim:
+                    found.setdefault(part.ranges, part)
+        parts = tuple(sorted(found.values(), key=lambda s: s.ranges))
+        names = {p.name for p in parts}
+        if parts == use.slices or len(names) < len(parts):
+            return use.role, use.slices
+        attention = {"query", "key", "value"}
+        return (Role.QKV if len(names & attention) > 1 and use.facts is not None else use.role), parts
+
+    # ---- the model
+
+    def _branches(self, params: dict[str, ParamSpec]) -> tuple[Branch, ...]:
+        found = []
+        for path in self.residuals.paths:
+            end = self.branches.ends[path.index]
+            weights = [self._weight_paths.get(x.index) for x in (*path.layers, *path.side_layers)]
+            last = [self._weight_paths.get(x.index) for x in end.last]
+            found.append(
+                Branch(
+                    index=path.index,
+                    params=tuple(dict.fromkeys(w for w in weights if w is not None)),
+                    length=self.branches.lengths[path.index],
+                    last=tuple(dict.fromkeys(w for w in last if w is not None)),
+                    last_norm=self._last_norm(end.norm),
+                    scale=self._path_of_operand(end.scales[0]) if end.scales else None,
+                    constant=end.constant,
+                    style=self.branches.style(path),
+                    parallel=self._parallel(path.index),
+                )
+            )
+        return tuple(found)
+
+    def _last_norm(self, norm: int | None) -> str | None:
+        """Path of the scale that belongs to a norm."""
+        if norm is None:
+            return None
+        for uses in self.uses.values():
+            for use in uses:
+                if use.role is Role.NORM_SCALE and use.op >= 0 and self._normed_by(use) == norm:
+                    return self.first_path[use.parameter]
+        return None
+
+    def _parallel(self, index: int) -> tuple[int, ...]:
+        """Branches from the same fork that do not contain each other."""
+        own = self.residuals.paths[index]
+        return tuple(
+            other.index
+            for other in self.residuals.paths
+            if other.index != index
+            and other.fork == own.fork
+            and other.join not in own.ops
+            and own.join not in other.ops
+        )
+
+    def _residual_depth(self) -> int:
+        flow = self.flow
+        count = [0] * len(flow.values)
+        seen_forks: set[int] = set()
+        for op in self.graph.ops:
+            if flow.kind_of(op) is Kind.PURE:
+                continue
+            level = max((count[s] for s in flow.signals(op)), default=0)
+            paths = self.residuals.joins.get(op.index)
+            if paths and not (paths[0].fork in seen_forks and self._parallel(paths[0].index)):
+                level += 1
+                seen_forks.add(paths[0].fork)
+            for out in op.outputs:
+                count[out] = level
+        return max((count[v] for v in self.graph.outputs), default=0)
+
+    def _classes(self) -> int | None:
+        heads = [f.layer for f in self.layers.facts if f.role is Role.OUTPUT]
+        for value in self.graph.outputs:
+            shape = self.graph.values[value].shape
+            made = [h for h in heads if self.flow.depth[h.output] == self.flow.depth[value]]
+            if made and shape:
+                return int(shape[-1])
+        return None
+
+    def _coverage(self, params: tuple[ParamSpec, ...]) -> Coverage:
+        own = [p for p in params if self.facts[p.path].requires_grad and p.tied_to is None]
+        unknown = tuple(CoverageGap(p.path, p.op, p.note) for p in own if p.role is Role.UNKNOWN)
+        unused = tuple(p.path for p in own if p.role is Role.UNUSED)
+        opaque = {
+            op.name
+            for op in self.graph.ops
+            if self.flow.kind_of(op) is Kind.OTHER
+            and op.name not in kinds.KNOWN
+            and any(self.flow.depth[s] for s in self.flow.signals(op))
+            and any(self.flow.is_live(o) for o in op.outputs)
+        }
+        return Coverage(
+            total=len(own),
+            understood=len(own) - len(unknown) - len(unused),
+            unknown=unknown,
+            unused=unused,
+            weak=tuple(p.path for p in own if p.confidence is Confidence.WEAK and p.role is not Role.UNKNOWN),
+            opaque_ops=tuple(sorted(opaque)),
+        )
