@@ -524,6 +524,14 @@ _TABLE = (
         2023,
         "https://arxiv.org/abs/2305.09828",
     ),
+    Reference(
+        "dao2024",
+        "Dao, Tri and Gu, Albert",
+        "Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured State Space Duality",
+        "ICML",
+        2024,
+        "https://arxiv.org/abs/2405.21060",
+    ),
 )
 
 REFERENCES: dict[str, Reference] = {}
