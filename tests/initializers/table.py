@@ -65,6 +65,14 @@ TABLE: dict[str, Row] = {
     "siren_first": Row(ANY),
     "siren_hidden": Row(ANY, {"omega": 20.0}),
     "vector": Row((((3,), Fans(1, 1)),), {"values": "0.5 -1.25 2"}, random=False),
+    "mamba_a_log": Row((((48, 16), Fans(0, 0)), ((5, 7), Fans(0, 0))), scales=False, random=False),
+    "mamba2_a_log": Row((VECTOR,), {"low": 2.0, "high": 9.0}, scales=False),
+    "mamba_dt_bias": Row((VECTOR,), {"low": 0.002, "high": 0.3}, scales=False),
+    "mimetic": Row(
+        (((24, 32), Fans(32, 24)), ((32, 24), Fans(32, 24, out_dim=1, in_dim=0))),
+        {"part": "key", "pair": 5.0, "heads": 3.0},
+        random=False,
+    ),
 }
 
 

@@ -53,9 +53,10 @@ def lsuv(site: Site, *, target: float = 1.0, tolerance: float = 0.01, rounds: fl
     """
     progress = _Progress(target, tolerance, int(rounds))
     regions: dict[tuple[str, int, tuple[int, ...]], None] = {}
+    # A part of a packed tensor is known by where it starts and its sizes.
 
     def use(path: str, weight: torch.Tensor, output: torch.Tensor, again: Any) -> torch.Tensor:
-        region = (path, weight.storage_offset(), tuple(sorted(weight.shape)))
+        region = (path, int(weight.storage_offset()), tuple(sorted(weight.shape)))
         if region in regions:
             return output
         regions[region] = None
@@ -132,7 +133,7 @@ register(
             "rounds": Hyperparameter(10.0, low=1.0, high=100.0, meaning="most rescalings per layer"),
         },
         right_when="Deep nets without norms, of activations no formula knows.",
-        wrong_when="Residual nets whose branch outputs should start small, sine networks, and batches of a few samples.",
+        wrong_when="Residual nets whose branch outputs should start small, sine networks, batches of a few samples.",
         deviation="One forward pass that repeats only the kernel at hand; the paper runs the net anew for each layer.",
     )
 )

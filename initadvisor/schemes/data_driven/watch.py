@@ -41,7 +41,7 @@ _WEIGHT_NORM = ("_weight_norm_interface", "_weight_norm")
 
 class _Watcher(TorchDispatchMode):
     def __init__(self, slots: Mapping[str, Slot], use: Use) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._use = use
         self._owner = {slot.param.untyped_storage().data_ptr(): path for path, slot in slots.items()}
         # Effective weights are kept alive, so that their memory is not given to another tensor meanwhile.
