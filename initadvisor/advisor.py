@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -309,7 +310,8 @@ def _provenance(evidence: Evidence) -> Provenance:
         versions=dict(evidence.versions),
         seed=evidence.seed,
         fingerprint=evidence.spec.fingerprint,
-        evidence=figures,
+        # A recipe is plain YAML for people: what is not a number (an interval nobody could form) is left out.
+        evidence={k: v for k, v in figures.items() if isinstance(v, str) or math.isfinite(v)},
     )
 
 

@@ -94,9 +94,9 @@ def quick(model: nn.Module, data: Any, **more: Any) -> Any:
 
 
 CALLS: dict[str, Callable[[nn.Module, Any], Any]] = {
-    "analyze": initadvisor.analyze,
-    "propose": initadvisor.propose,
-    "check": initadvisor.check,
+    "analyze": lambda m, d: initadvisor.analyze(m, d),
+    "propose": lambda m, d: initadvisor.propose(m, d),
+    "check": lambda m, d: initadvisor.check(m, d),
     "advise": quick,
 }
 
