@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from initadvisor.data import tensors_in
-from initadvisor.trials.losses import LossKind
+from initadvisor.losses import LossKind
 from initadvisor.trials.member import MemberState
 from initadvisor.trials.result import Verdict
 from initadvisor.trials.standings import Contest

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from initadvisor.data import tensors_in
+from initadvisor.losses import first_line
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.trials.loop import drawn_model, trial_process
-from initadvisor.trials.losses import first_line
 from initadvisor.trials.streams import derive_step, seed_all
 from initadvisor.trials.task import TrainingTask
 from initadvisor.types import CURRENT

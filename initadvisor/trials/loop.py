@@ -14,8 +14,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.guard import preserve_process
+from initadvisor.losses import first_line
 from initadvisor.schemes.scheme import Scheme
-from initadvisor.trials.losses import first_line
 from initadvisor.trials.member import Checkpoint, MemberState, load_tensors
 from initadvisor.trials.metrics import measure_flow
 from initadvisor.trials.result import SignalFlow, Status

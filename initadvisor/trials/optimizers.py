@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from initadvisor.errors import InputError
-from initadvisor.trials.losses import first_line
+from initadvisor.losses import first_line
 
 SEARCH = "search"
 """Value of ``lr`` that asks for a grid even where the optimizer carries a rate of its own."""

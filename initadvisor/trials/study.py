@@ -19,7 +19,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
 from initadvisor.errors import StorageError
-from initadvisor.trials.losses import first_line
+from initadvisor.losses import first_line
 from initadvisor.trials.member import MemberKey, MemberState
 from initadvisor.trials.result import SignalFlow, Status
 

@@ -16,8 +16,8 @@ from torch.optim import Optimizer
 from initadvisor.data import Batch, first_batch, map_tensors
 from initadvisor.errors import InputError
 from initadvisor.guard import preserve_model, preserve_process
+from initadvisor.losses import Loss, choose_loss, first_line
 from initadvisor.trials.batches import Data, read_data, unsplit
-from initadvisor.trials.losses import Loss, choose_loss, first_line
 from initadvisor.trials.optimizers import OptimizerPlan, choose_rates, normalise_optimizer
 from initadvisor.trials.streams import derive
 

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[2] / "initadvisor"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("types", "references", "guard"),
-    ("data",),
+    ("data", "losses"),
     ("graph", "initializers"),
     ("schemes",),
     ("trials",),

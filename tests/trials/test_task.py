@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from initadvisor.errors import InputError
-from initadvisor.trials.losses import LossKind
+from initadvisor.losses import LossKind
 from initadvisor.trials.task import make_task
 
 
