@@ -131,7 +131,7 @@ def choose_loss(function: Callable[..., Any] | None, model: nn.Module, batch: Ba
             output = batch.call(model)
         except Exception as error:
             raise InputError(f"the model rejects the batch: {type(error).__name__}: {first_line(error)}") from error
-    return Loss(_infer(output, batch.target))
+    return Loss(infer_kind(output, batch.target))
 
 
 def first_line(error: BaseException) -> str:
@@ -142,7 +142,7 @@ def first_line(error: BaseException) -> str:
 def _given(function: Callable[..., Any], model: nn.Module, batch: Batch) -> Loss:
     """Try both calling conventions, the likelier first; a loss may need gradients, so none are switched off."""
     order = list(_GIVEN)
-    if _looks_like_model_batch(function) or (batch.target is None and not isinstance(function, nn.Module)):
+    if takes_model_and_batch(function) or (batch.target is None and not isinstance(function, nn.Module)):
         order.reverse()
     faults = []
     for kind in order:
@@ -163,7 +163,8 @@ def _given(function: Callable[..., Any], model: nn.Module, batch: Batch) -> Loss
     )
 
 
-def _looks_like_model_batch(function: Callable[..., Any]) -> bool:
+def takes_model_and_batch(function: Callable[..., Any]) -> bool:
+    """Whether the names of a loss' arguments say that it calls the model itself."""
     try:
         names = [name.lower() for name in inspect.signature(function).parameters]
     except (TypeError, ValueError):
@@ -171,7 +172,12 @@ def _looks_like_model_batch(function: Callable[..., Any]) -> bool:
     return bool(names) and (names[0] in ("model", "module", "net", "network", "self_model") or names[1:2] == ["batch"])
 
 
-def _infer(output: Any, target: Any) -> LossKind:
+def infer_kind(output: Any, target: Any) -> LossKind:
+    """How the loss of an output must be computed, told by the output and the target alone.
+
+    Raises:
+        InputError: nothing fits; the message says what was seen and what to give.
+    """
     if own_loss(output) is not None:
         return LossKind.OWN
     if not isinstance(target, torch.Tensor):
