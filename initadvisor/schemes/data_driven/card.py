@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -112,3 +112,19 @@ def _can_be_scaled(slot: Slot) -> bool:
 
 def _is_weight_norm(slot: Slot) -> bool:
     return [type(step).__name__ for step in slot.owner.children()] == ["_WeightNorm"]
+
+
+_SHOWN = 3
+"""Names that a note spells out."""
+
+
+def few(names: Iterable[str]) -> str:
+    """The first names, and how many more there are.
+
+    Example:
+        >>> few(["d", "a", "c", "b"])
+        'a, b, c and 1 more'
+    """
+    ordered = sorted(names)
+    more = len(ordered) - _SHOWN
+    return ", ".join(ordered[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from initadvisor.initializers.card import Hyperparameter
-from initadvisor.schemes.data_driven.card import CalibrationCard, Site, register
+from initadvisor.schemes.data_driven.card import CalibrationCard, Site, few, register
 from initadvisor.schemes.data_driven.watch import watching
 from initadvisor.schemes.slots import SlotKind
 
@@ -107,18 +107,13 @@ def _told(progress: _Progress, unused: list[str], site: Site) -> tuple[str, ...]
     else:
         notes.append("lsuv: no weight was rescaled")
     if progress.unsettled:
-        notes.append(f"lsuv: not within tolerance after {progress.rounds} rounds: {_few(progress.unsettled)}")
+        notes.append(f"lsuv: not within tolerance after {progress.rounds} rounds: {few(progress.unsettled)}")
     if progress.silent:
-        notes.append(f"lsuv: outputs without variance, left as filled: {_few(progress.silent)}")
+        notes.append(f"lsuv: outputs without variance, left as filled: {few(progress.silent)}")
     matrices = [path for path in unused if site.slots[path].param.ndim > 1]
     if matrices:
-        notes.append(f"lsuv: not seen in a contraction, left as filled: {_few(matrices)}")
+        notes.append(f"lsuv: not seen in a contraction, left as filled: {few(matrices)}")
     return tuple(notes)
-
-
-def _few(paths: Any) -> str:
-    ordered = sorted(paths)
-    return ", ".join(ordered[:3]) + (f" and {len(ordered) - 3} more" if len(ordered) > 3 else "")
 
 
 register(

@@ -7,15 +7,18 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+import initadvisor.schemes.data_driven.analytic as analytic
+import initadvisor.schemes.data_driven.gradinit as gradinit
 import initadvisor.schemes.data_driven.lsuv as lsuv
+import initadvisor.schemes.data_driven.metainit as metainit
 from initadvisor.data import Batch
 from initadvisor.errors import InitAdvisorError, SchemeError, nearest
 from initadvisor.guard import preserve_model, preserve_process
-from initadvisor.schemes.data_driven.card import CalibrationCard, ModelLoss, Site, cards, get, rescalable
+from initadvisor.schemes.data_driven.card import CalibrationCard, ModelLoss, Site, cards, few, get, rescalable
 from initadvisor.schemes.scheme import Calibration
 from initadvisor.schemes.seeding import stream_seed
 
-FAMILIES = (lsuv,)
+FAMILIES = (lsuv, analytic, metainit, gradinit)
 """The modules whose cards are registered."""
 
 _QUOTED = 200
@@ -114,8 +117,7 @@ def calibrate(
                 for tensor, before in saved:
                     tensor.copy_(before)
     if skipped:
-        shown = ", ".join(skipped[:3]) + (", …" if len(skipped) > 3 else "")
-        notes = (*notes, f"{card.name} left {len(skipped)} tensors that no factor reaches ({shown})")
+        notes = (*notes, f"{card.name} left tensors that no factor reaches: {few(skipped)}")
     return notes
 
 
