@@ -300,7 +300,9 @@ def _placed(name: str, model: SliceModel, param: ParamSpec, own: Fans) -> Slice:
 
 
 def _demand_fans(rule: RuleModel, param: ParamSpec, what: str) -> None:
-    if rule.fans is None and param.fans is None and len(param.shape) >= 2 and rule.init not in FAN_FREE:
+    # A layer called Linear that is not torch's: the fans are written out where it is laid out otherwise.
+    guessed = param.module_type == "Linear" and len(param.shape) == 2
+    if rule.fans is None and param.fans is None and len(param.shape) >= 2 and rule.init not in FAN_FREE and not guessed:
         raise RecipeError(
             f"{what}: its fans cannot be told from the layer alone; pass sample_batch, or give fans in the recipe"
         )

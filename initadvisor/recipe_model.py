@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -72,8 +73,19 @@ class FillModel(_Strict):
     init: str | None = None
     gain: Argument = 1.0
     scale: str | None = None
-    args: dict[str, Argument] = Field(default_factory=dict)
+    args: dict[str, float | str] = Field(default_factory=dict)
     fans: FansModel | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers(cls, data: Any) -> Any:
+        """Text such as ``1e-6`` as a number, but for arguments that are text by nature (the values of ``vector``)."""
+        if not isinstance(data, dict) or not isinstance(data.get("args"), dict):
+            return data
+        textual: set[str] = set()
+        with suppress(RegistryError):
+            textual = {k for k, h in card_of(str(data.get("init"))).args.items() if isinstance(h.default, str)}
+        return {**data, "args": {k: v if k in textual else _as_number(v) for k, v in data["args"].items()}}
 
     @field_validator("gain")
     @classmethod

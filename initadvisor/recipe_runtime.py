@@ -88,9 +88,9 @@ def layer_parts(module: nn.Module, name: str, shape: tuple[int, ...]) -> dict[st
     if isinstance(module, nn.MultiheadAttention) and name.startswith("in_proj"):
         names = ["query", "key", "value"]
     elif isinstance(module, (nn.LSTM, nn.LSTMCell)) and "_hr" not in name:
-        names = ["i", "f", "g", "o"]
+        names = ["input_gate", "forget_gate", "cell_gate", "output_gate"]
     elif isinstance(module, (nn.GRU, nn.GRUCell)):
-        names = ["r", "z", "n"]
+        names = ["reset_gate", "update_gate", "new_gate"]
     else:
         return {}
     size = shape[0] // len(names)

@@ -14,7 +14,7 @@ from initadvisor.recipe import Recipe
 from initadvisor.recipe_model import KEEP, CalibrationModel, FansModel, Provenance, RuleModel, Selector, SliceModel
 from initadvisor.recipe_yaml import block, flow, number, scalar, text_field
 from initadvisor.schemes.paths import fold, skeleton
-from initadvisor.schemes.rules.fills import FAN_FREE, ONE_VALUE, default_fans, sliced_fans
+from initadvisor.schemes.rules.fills import FAN_FREE, ONE_VALUE, default_fans, shape_fans, sliced_fans
 from initadvisor.schemes.scheme import Assignment, Part, Scheme, SchemeKind
 from initadvisor.types import Fans
 
@@ -46,7 +46,14 @@ def _fans_model(fans: Fans) -> FansModel:
 
 
 def _told_by_layer(param: ParamSpec, layers: frozenset[str]) -> bool:
-    return param.module_type.removeprefix("Parametrized") in layers
+    """Whether the class of the layer that owns a tensor tells how it lies.
+
+    Other libraries have a ``Linear`` too: it is taken for torch's where it is laid out alike.
+    """
+    kind = param.module_type.removeprefix("Parametrized")
+    if kind == "Linear" and param.fans is not None and not param.slices:
+        return "Linear" in layers and param.fans == shape_fans(param.shape)
+    return kind in layers
 
 
 def _own_fans(param: ParamSpec, spec: ModelSpec, part: Part, expected: Fans, *, told: bool) -> FansModel | None:

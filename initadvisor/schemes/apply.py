@@ -274,6 +274,7 @@ def apply_scheme(scheme: Scheme, model: nn.Module, *, seed: int = 0, batch: Any 
         if scheme.calibrations:
             paths = {slot.path for slot, _ in plan.fills}
             notes.extend(_calibrate(scheme, model, paths, first_batch(model, data), seed))
+            filled = [_after(slot, entry) for (slot, _), entry in zip(plan.fills, filled, strict=True)]
     except BaseException:
         with torch.no_grad():
             for tensor, before in reversed(saved):
@@ -288,3 +289,9 @@ def _calibrate(scheme: Scheme, model: nn.Module, paths: set[str], batch: Batch, 
 
     steps = (calibrate(step, model, paths=paths, batch=batch, seed=seed) for step in scheme.calibrations)
     return [note for notes in steps for note in notes]
+
+
+def _after(slot: Slot, entry: FilledTensor) -> FilledTensor:
+    """What a tensor holds after data-driven steps, which is no longer what its initializer declares."""
+    value = slot.read().double()
+    return FilledTensor(entry.path, entry.initializer, None, None, float(value.mean()), float(value.std(correction=0)))

@@ -9,6 +9,7 @@ from initadvisor.data import Batch
 from initadvisor.graph.spec import ModelSpec, NormStyle
 from initadvisor.schemes.rules import reading
 from initadvisor.schemes.rules.head import actor_critic
+from initadvisor.schemes.rules.recurrent import relu_recurrence
 from initadvisor.schemes.rules.rule import Context
 from initadvisor.schemes.rules.special import is_siren
 from initadvisor.schemes.scheme import SchemeKind
@@ -120,7 +121,7 @@ def _generator(spec: ModelSpec, batch: Batch | None) -> bool:
 
 
 def _image_output(spec: ModelSpec, batch: Batch | None) -> bool:
-    return any(len(p.shape) > 2 for p in spec.with_role(Role.OUTPUT))
+    return bool(spec.branches) and any(len(p.shape) > 2 for p in spec.with_role(Role.OUTPUT))
 
 
 def _graph_batch(spec: ModelSpec, batch: Batch | None) -> bool:
@@ -130,7 +131,7 @@ def _graph_batch(spec: ModelSpec, batch: Batch | None) -> bool:
 
 
 def _relu_recurrence(spec: ModelSpec, batch: Batch | None) -> bool:
-    return any(p.role is Role.RECURRENT_HIDDEN and p.activation == "relu" and not p.slices for p in spec.params)
+    return any(relu_recurrence(p) for p in spec.params)
 
 
 def _scalar_branches(spec: ModelSpec, batch: Batch | None) -> bool:

@@ -312,19 +312,19 @@ def test_slices_inherit_what_they_do_not_say():
 format: 1
 name: gates
 rules:
-  - {match: "weight_*", init: orthogonal, gain: 0.5, slices: {g: {gain: 2.0}}, reason: candidate larger}
-  - {match: bias_ih_l0, init: zeros, slices: {f: {init: ones}}, reason: forget}
+  - {match: "weight_*", init: orthogonal, gain: 0.5, slices: {cell_gate: {gain: 2.0}}, reason: candidate larger}
+  - {match: bias_ih_l0, init: zeros, slices: {forget_gate: {init: ones}}, reason: forget}
   - {match: bias_hh_l0, init: zeros, reason: second}
 """
     by_path = {a.path: a for a in loads_recipe(text).resolve(spec).assignments}
     assert [(p.slice.name, p.fill.initializer, p.fill.gain) for p in by_path["weight_hh_l0"].parts] == [
-        ("i", "orthogonal", 0.5),
-        ("f", "orthogonal", 0.5),
-        ("g", "orthogonal", 2.0),
-        ("o", "orthogonal", 0.5),
+        ("input_gate", "orthogonal", 0.5),
+        ("forget_gate", "orthogonal", 0.5),
+        ("cell_gate", "orthogonal", 2.0),
+        ("output_gate", "orthogonal", 0.5),
     ]
     with pytest.raises(RecipeError, match='no slice "z"'):
-        loads_recipe(text.replace("g: {gain", "z: {gain")).resolve(spec)
+        loads_recipe(text.replace("cell_gate: {gain", "z: {gain")).resolve(spec)
 
 
 def test_protected_parameters_are_left_whatever_the_recipe_says():

@@ -57,7 +57,7 @@ def mlp(depth: int = 4, width: int = 32, activation: str = "tanh") -> tuple[nn.S
     return nn.Sequential(*layers), spec_of(*params)
 
 
-LSTM_GATES = ("i", "f", "g", "o")
+LSTM_GATES = ("input_gate", "forget_gate", "cell_gate", "output_gate")
 
 
 def gates(

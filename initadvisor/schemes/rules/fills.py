@@ -24,17 +24,27 @@ def short(value: float) -> float:
     return float(f"{value:.{_DIGITS}g}")
 
 
+def shape_fans(shape: tuple[int, ...]) -> Fans:
+    """Fans of a tensor laid out as torch's linear and convolution layers are.
+
+    Example:
+        >>> shape_fans((16, 8, 3)).fan_in
+        24.0
+    """
+    if len(shape) < 2:
+        size = float(shape[0]) if shape else 1.0
+        return Fans(size, size, in_dim=0)
+    receptive = math.prod(shape[2:])
+    return Fans(float(shape[1] * receptive), float(shape[0] * receptive))
+
+
 def fans_of(param: ParamSpec) -> Fans:
     """The parameter's fans; from its shape as torch's own layers lay it out where the analysis gives none."""
     if param.fans is not None:
         return param.fans
     if param.fan_in and param.fan_out:
         return Fans(param.fan_in, param.fan_out)
-    if len(param.shape) < 2:
-        size = float(param.shape[0]) if param.shape else 1.0
-        return Fans(size, size, in_dim=0)
-    receptive = math.prod(param.shape[2:])
-    return Fans(float(param.shape[1] * receptive), float(param.shape[0] * receptive))
+    return shape_fans(param.shape)
 
 
 def default_fans(param: ParamSpec, spec: ModelSpec) -> Fans:
@@ -59,7 +69,12 @@ def sliced_fans(fans: Fans, shape: tuple[int, ...], dim: int, size: int) -> Fans
     return fans
 
 
-FAN_FREE = frozenset({"zeros", "ones", "constant", "normal", "uniform", "trunc_normal"})
+FAN_FREE = frozenset(
+    {
+        *("zeros", "ones", "constant", "vector", "normal", "uniform", "trunc_normal"),
+        *("mamba_a_log", "mamba2_a_log", "mamba_dt_bias"),
+    }
+)
 """Initializers that do not look at fans."""
 
 ONE_VALUE = frozenset({"zeros", "ones", "constant"})
@@ -109,8 +124,18 @@ def matrix_fill(context: Context, fans: Fans, gain: float) -> Fill:
     return Fill("variance_scaling", gain=gain, args=args)
 
 
+def fitting(param: ParamSpec, context: Context) -> Context:
+    """The context with a family this shape allows: a delta-orthogonal kernel has taps and may not narrow."""
+    if context.family != "delta_orthogonal":
+        return context
+    fans = fans_of(param)
+    isometric = len(param.shape) > 2 and fans.groups == 1 and fans.out_dim == 0 and param.shape[0] >= param.shape[1]
+    return context if isometric else replace(context, family="orthogonal")
+
+
 def matrix_parts(param: ParamSpec, context: Context, gain: float) -> tuple[Part, ...]:
     """The family's fill for every slice of a packed weight, or for the whole of a plain one."""
+    context = fitting(param, context)
     pieces: tuple[Slice | None, ...] = param.slices or (None,)
     parts = []
     for piece in pieces:

@@ -9,7 +9,8 @@ from initadvisor.schemes.rules.rule import Context, Proposal, Rule
 from initadvisor.schemes.scheme import Fill, Part
 from initadvisor.types import Role
 
-_FORGET_NAMES = frozenset({"f", "forget"})
+_FORGET = "forget_gate"
+"""Name the analysis gives the forget gate's slice."""
 
 
 def _per_gate(param: ParamSpec, fill: Fill | None, context: Context) -> tuple[Part, ...]:
@@ -39,15 +40,21 @@ def _input(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     )
 
 
+def relu_recurrence(param: ParamSpec) -> bool:
+    """Hidden-to-hidden weight of a plain recurrent net whose state passes a ReLU."""
+    relu = param.activation == "relu" or param.op == "rnn_relu"
+    return param.role is Role.RECURRENT_HIDDEN and relu and not param.slices and len(param.shape) == 2
+
+
 def _identity(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     return Proposal(
         _per_gate(param, Fill("identity"), context),
-        f"a recurrent {param.activation} net with the identity remembers its state exactly at the start",
+        "a recurrent ReLU net with the identity remembers its state exactly at the start",
     )
 
 
 def _has_forget(param: ParamSpec) -> bool:
-    return param.role is Role.BIAS and any(s.name in _FORGET_NAMES for s in param.slices)
+    return param.role is Role.BIAS and any(s.name == _FORGET for s in param.slices)
 
 
 def _forget_bias(param: ParamSpec, spec: ModelSpec) -> bool:
@@ -58,8 +65,7 @@ def _forget_bias(param: ParamSpec, spec: ModelSpec) -> bool:
 
 def _forget(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     parts = tuple(
-        Part(Fill("ones") if piece.name in _FORGET_NAMES else Fill("zeros"), piece.fans, piece)
-        for piece in param.slices
+        Part(Fill("ones") if piece.name == _FORGET else Fill("zeros"), piece.fans, piece) for piece in param.slices
     )
     return Proposal(
         parts, "the forget gate starts open (σ(1) = .73), so that early gradients reach back; the other bias adds 0"
@@ -82,9 +88,7 @@ RULES = (
     ),
     Rule(
         "recurrent_identity",
-        lambda p, s: (
-            p.role is Role.RECURRENT_HIDDEN and not p.slices and p.activation == "relu" and p.shape[0] == p.shape[1]
-        ),
+        lambda p, s: relu_recurrence(p) and p.shape[0] == p.shape[1],
         _identity,
         "hidden-to-hidden weights of a ReLU recurrent net: the identity",
         ("le2015",),

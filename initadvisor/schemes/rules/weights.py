@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from initadvisor.graph.spec import ModelSpec, ParamSpec
-from initadvisor.schemes.rules.fills import fans_of, matrix_fill, matrix_parts, scaled
+from initadvisor.schemes.rules.fills import fans_of, fitting, matrix_fill, matrix_parts, scaled
 from initadvisor.schemes.rules.gain import weight_gain
 from initadvisor.schemes.rules.reading import is_weight
 from initadvisor.schemes.rules.rule import Context, Proposal, Rule
@@ -27,22 +25,11 @@ _MODE_WHY = {
 }
 
 
-def _applicable(param: ParamSpec, context: Context) -> Context:
-    """The context with a family this shape allows: a delta-orthogonal kernel may not narrow, and has taps."""
-    if context.family != "delta_orthogonal":
-        return context
-    fans = fans_of(param)
-    plain = len(param.shape) > 2 and fans.groups == 1 and fans.out_dim == 0
-    if plain and param.shape[0] >= param.shape[1]:
-        return context
-    return replace(context, family="orthogonal")
-
-
 def base_weight(param: ParamSpec, spec: ModelSpec, context: Context, factor: float = 1.0) -> Proposal:
     """The family's fill at this layer's gain, times ``factor`` where the structure asks for one."""
     gain, why = weight_gain(param, spec, context)
-    fitted = _applicable(param, context)
-    parts = matrix_parts(param, fitted, gain * factor * context.scale)
+    fitted = fitting(param, context)
+    parts = matrix_parts(param, context, gain * factor * context.scale)
     counted = "" if fitted.family.endswith("orthogonal") else f" over {_MODE_WHY[fitted.mode]}"
     packed = f", each of its {len(param.slices)} packed maps by itself" if param.slices else ""
     return Proposal(parts, f"{why}{counted}; {_FAMILY_WHY[fitted.family]}{packed}")
@@ -83,7 +70,7 @@ def _selu_weight(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposa
 
 
 def _shortcut(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
-    parts = matrix_parts(param, _applicable(param, context), 1.0)
+    parts = matrix_parts(param, context, 1.0)
     return Proposal(parts, "it carries the residual stream itself, which must pass at its own size: gain 1")
 
 
