@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.regret.methods import ORACLE
 from benchmarks.regret.report import ADVISED, Results
 
 CLIP = 2.0
@@ -19,7 +20,7 @@ def draw(results: Results, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    shown = {label: np.array(list(by.values())) for label, by in results.regrets.items() if by and label != "oracle"}
+    shown = {label: np.array(list(by.values())) for label, by in results.regrets.items() if by and label != ORACLE}
     if not shown:
         return
     order = sorted(shown, key=lambda label: float(shown[label].mean()), reverse=True)
@@ -33,9 +34,7 @@ def draw(results: Results, path: Path) -> None:
     axes.axvline(0, color="0.4", lw=0.8)
     axes.axvline(1, color="0.4", lw=0.8, ls="--")
     axes.set_yticks(range(len(order)), order)
-    axes.set_xlabel(
-        f"normalised regret after full training (0: best of the pool, 1: torch's default; drawn up to {CLIP:g})"
-    )
+    axes.set_xlabel(f"regret after full training: 0 best of the pool, 1 torch's default (clipped at {CLIP:g})")
     axes.set_title(f"{len(results.tables) - len(results.null)} tasks that are not null; bars are medians", fontsize=10)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

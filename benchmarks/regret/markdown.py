@@ -43,7 +43,9 @@ def methods_table(results: Results) -> str:
         "median",
         "p90",
         "worse than default",
-        "on null tasks, s.e.",
+        "changed where nothing helps",
+        "harm there, s.e.",
+        "cost, full trainings",
         "lost to advice",
     )
     rows = [
@@ -54,7 +56,9 @@ def methods_table(results: Results) -> str:
             _figure(line.median),
             _figure(line.p90),
             _share(line.worse),
+            _share(line.changed),
             _figure(line.null_excess),
+            f"{line.cost:.1f}",
             _figure(line.lost),
         )
         for line in sorted(results.lines, key=lambda x: x.mean.value)

@@ -19,6 +19,10 @@ RUNG = 0.1
 REPEATS = 10
 """Draws of a sampler's seed in the replayed search."""
 
+ORACLE = "best of the pool, known afterwards"
+ONE_RUNG = "one rung, best wins"
+SEARCH = "TPE + Hyperband"
+
 WORST = 1e9
 """What the replayed search is told of a training without a finite loss."""
 
@@ -118,8 +122,15 @@ METHODS: dict[str, Method] = {
     "GradInit": calibrated("gradinit"),
     "MetaInit": calibrated("metainit"),
     "analytic propagation": calibrated("analytic"),
-    "one rung, best wins": one_rung,
-    "TPE + Hyperband": tpe_hyperband,
-    "oracle": oracle,
+    ONE_RUNG: one_rung,
+    SEARCH: tpe_hyperband,
+    ORACLE: oracle,
 }
 """By the name the report gives them; the textbook schemes of the pool are added by their own names."""
+
+
+def cost(label: str, table: Table, budget: int) -> float:
+    """Full trainings a method spends before the user's own; a data-driven scheme's passes are not counted."""
+    if label == ONE_RUNG:
+        return RUNG * table.sweep_steps / table.task.steps
+    return budget / table.task.steps if label == SEARCH else 0.0

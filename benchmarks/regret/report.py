@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.regret.advisor_runs import BUDGET, asked
 from benchmarks.regret.bootstrap import Bootstrap, Interval, mean, quantile
-from benchmarks.regret.methods import DEFAULT_SHARE, METHODS, Method, named
+from benchmarks.regret.methods import DEFAULT_SHARE, METHODS, Method, cost, named
 from benchmarks.regret.pool import SEEDS
 from benchmarks.regret.store import Key, Store
 from benchmarks.regret.table import Losses, Table, build, excess, is_null, usable
@@ -39,6 +39,8 @@ class Line:
         mean, median, p90: of normalised regret.
         worse: share of picks worse than the default beyond a standard error, all tasks.
         null_excess: how much worse than the default on null tasks, in standard errors, on average.
+        changed: share of picks on null tasks that are not the default.
+        cost: full trainings spent on choosing, mean over tasks.
         lost: mean regret less the advisor's on the tasks both have; None for the advisor.
     """
 
@@ -49,6 +51,8 @@ class Line:
     p90: Interval
     worse: Interval
     null_excess: Interval
+    changed: Interval
+    cost: float
     lost: Interval | None
 
 
@@ -135,7 +139,13 @@ def gather(store: Store, *, resamples: int | None = None) -> Results:
         label: {name: bootstrap.regrets(name, p) for name, p in by_task.items() if name not in null}
         for label, by_task in picks.items()
     }
-    lines = [_line(label, by_task, regrets, tables, null, bootstrap) for label, by_task in picks.items() if by_task]
+    costs = {label: {name: cost(label, table, budgets[name]) for name, table in tables.items()} for label in picks}
+    costs[ADVISED] = costs[OWN_RATE] = {name: budgets[name] / table.task.steps for name, table in tables.items()}
+    lines = [
+        _line(label, by_task, regrets, tables, null, bootstrap, costs[label])
+        for label, by_task in picks.items()
+        if by_task
+    ]
     means = {label: {name: float(r[:, 0].mean()) for name, r in by_task.items()} for label, by_task in regrets.items()}
     return Results(tables, null, advice, lines, means, picks)
 
@@ -147,12 +157,19 @@ def _line(
     tables: Mapping[str, Table],
     null: frozenset[str],
     bootstrap: Bootstrap,
+    costs: Mapping[str, float],
 ) -> Line:
     mine, advisors = regrets[label], regrets[ADVISED]
     beyond = {name: np.array([excess(tables[name], p) for p in ps]) for name, ps in picks.items()}
     lost = {name: mine[name].mean(0, keepdims=True) - advisors[name].mean(0) for name in mine if name in advisors}
     worse = {name: bootstrap.constant((e > BEYOND).astype(float)) for name, e in beyond.items()}
     on_null = {name: bootstrap.constant(e) for name, e in beyond.items() if name in null}
+    other = {
+        name: bootstrap.constant(
+            np.array([float(np.abs(p - tables[name].default).max() > CHANGED) for p in picks[name]])
+        )
+        for name in on_null
+    }
     return Line(
         method=label,
         tasks=len(picks),
@@ -161,6 +178,8 @@ def _line(
         p90=bootstrap.interval(mine, quantile(0.9)),
         worse=bootstrap.interval(worse, mean),
         null_excess=bootstrap.interval(on_null, quantile(0.5)),
+        changed=bootstrap.interval(other, mean),
+        cost=float(np.mean([costs[name] for name in picks])),
         lost=bootstrap.interval(lost, mean) if lost and label != ADVISED else None,
     )
 

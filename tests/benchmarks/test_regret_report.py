@@ -85,6 +85,9 @@ def test_regret_by_method(results):
 def test_a_switch_on_a_null_task_is_false(results):
     assert report.false_switches(results).value == 1
     assert report.beyond_pool(results).value == 0
+    assert line(results, "initadvisor").changed.value == 1
+    assert line(results, "torch default").changed.value == 0
+    assert line(results, "random choice").changed.value == pytest.approx(2 / 3)
 
 
 def test_cost_counts_steps_in_sweeps_and_trainings(results):
@@ -93,6 +96,10 @@ def test_cost_counts_steps_in_sweeps_and_trainings(results):
     assert cost.of_one_seed == pytest.approx(3 / (len(POOL) * 3))
     assert cost.of_sweep == pytest.approx(cost.of_one_seed / len(SEEDS))
     assert cost.seconds == 9
+    assert line(results, "initadvisor").cost == pytest.approx(3)
+    assert line(results, "TPE + Hyperband").cost == pytest.approx(3)
+    assert line(results, "one rung, best wins").cost == pytest.approx(0.1 * 3 * 3)
+    assert line(results, "torch default").cost == 0
 
 
 def test_calibration_compares_what_was_said_with_full_training(results):
