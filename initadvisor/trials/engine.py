@@ -19,7 +19,9 @@ import torch
 
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.scheme import Scheme
-from initadvisor.trials.loop import train_members, trial_process
+from initadvisor.trials.batched import Batching, train_batched
+from initadvisor.trials.choice import Choice, choose_batching
+from initadvisor.trials.loop import Training, train_members, trial_process
 from initadvisor.trials.member import MemberKey, MemberState, pack, unpack
 from initadvisor.trials.task import TrainingTask
 from initadvisor.types import CURRENT
@@ -34,7 +36,10 @@ CHUNKS_PER_WORKER = 3
 """Jobs per worker and call: enough for an even load, few enough that members of a draw stay together."""
 
 PROBE_STEPS = 5
-"""Steps that are timed to plan a budget in seconds; corrected by what the race itself measures."""
+"""Looped steps that are timed; corrected by what the race itself measures."""
+
+WORTH_PROBING = 2.0
+"""Seconds of looped training ahead from which it pays to probe whether batching is faster."""
 
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Where containers state how much processor they really have."""
@@ -61,6 +66,7 @@ class Job:
         evals: steps at which to score.
         schemes: those the worker may not know.
         measured: seeds whose members' signal and gradient flow is measured.
+        batching: train them as one stack; None loops.
     """
 
     states: tuple[MemberState, ...]
@@ -68,6 +74,7 @@ class Job:
     evals: tuple[int, ...]
     schemes: Mapping[str, Scheme]
     measured: tuple[int, ...] = ()
+    batching: Batching | None = None
 
 
 Context = tuple[TrainingTask, ModelSpec, dict[str, Scheme]]
@@ -81,7 +88,11 @@ def _run(context: Context, job: Job) -> list[MemberState]:
     done = []
     for is_measured, group in itertools.groupby(job.states, key=lambda s: s.key.seed in job.measured):
         look = spec if is_measured else None
-        done += train_members(task, {**known, **job.schemes}, tuple(group), job.until, job.evals, look)
+        schemes = {**known, **job.schemes}
+        if job.batching is None:
+            done += train_members(task, schemes, tuple(group), job.until, job.evals, look)
+        else:
+            done += train_batched(task, schemes, tuple(group), job.until, job.evals, look, job.batching)
     return done
 
 
@@ -135,6 +146,9 @@ class Engine:
         self._inherited: set[str] = set()
         self.workers = self._possible_workers() if workers is None else max(1, workers)
         self.step_seconds: float | None = None
+        self.choice = Choice()
+        self.chosen = False
+        self._timed = False
 
     def __enter__(self) -> Engine:
         return self
@@ -167,7 +181,7 @@ class Engine:
     def description(self) -> str:
         """How members are run, for the report."""
         where = f"{self.workers} single-threaded processes" if self._parallel else "this process"
-        return f"one member after another in {where}"
+        return f"{self.choice.text}, in {where}"
 
     @property
     def _parallel(self) -> bool:
@@ -179,19 +193,48 @@ class Engine:
 
     def rate(self) -> float | None:
         """Optimizer steps per second of wall time that can be expected; None before anything was timed."""
-        return None if self.step_seconds is None else self.workers / self.step_seconds
+        if self.step_seconds is None:
+            return None
+        return self.workers / min(self.step_seconds, self.choice.best_seconds)
 
-    def probe(self, seed: int) -> float:
-        """Time a few steps of the weights as they came; optimizer steps per second that can be expected."""
-        state = MemberState(MemberKey("probe", CURRENT, seed, self.task.rates[0]))
+    def time_loop(self, seed: int) -> None:
+        """Time a few steps of the weights as they came."""
+        self._timed = True
+        key = MemberKey("probe", CURRENT, seed, self.task.rates[0])
         with trial_process(threads=self._threads_here()):
-            for count in (1, PROBE_STEPS):  # the first step pays for warming up
-                began = time.perf_counter()
-                after = _run((self.task, self.spec, self.schemes), Job((state,), count, (), {}))[0]
-                self.step_seconds = (time.perf_counter() - began) / max(1, after.steps)
-                self.steps += after.steps
-        assert self.step_seconds is not None
-        return self.workers / self.step_seconds
+            model = self.task.member()
+            training = Training(self.task, model, MemberState(key))
+            try:
+                training.step(0)  # pays for warming up
+                self.steps += 1
+                # The fastest, as for stacks: what other programs take from a step is not the step's.
+                self.step_seconds = min(self._timed_step(training, index + 1) for index in range(PROBE_STEPS))
+            except Exception:  # noqa: BLE001 - weights that break at once leave the gate's estimate
+                return
+
+    def _timed_step(self, training: Training, index: int) -> float:
+        began = time.perf_counter()
+        training.step(index)
+        self.steps += 1
+        return time.perf_counter() - began
+
+    def choose(self, seed: int, ahead: int) -> None:
+        """Decide by a probe whether members are batched, and how many at a time; the loop is what it is held against.
+
+        Args:
+            seed: of the probe.
+            ahead: optimizer steps still to take; a probe costs at most :data:`PROBE_SHARE` of them.
+        """
+        self.chosen = True
+        if self.step_seconds is not None and ahead * self.step_seconds < WORTH_PROBING:
+            return
+        if not self._timed:
+            self.time_loop(seed)
+        if self.step_seconds is None:
+            return
+        with trial_process(threads=1 if self.task.device.type == "cpu" else None):
+            self.choice = choose_batching(self.task, self.schemes, seed, self.step_seconds, ahead, self.workers)
+        self.steps += self.choice.steps
 
     def _threads_here(self) -> int | None:
         return 1 if self.workers > 1 or self.task.device.type != "cpu" else None
@@ -208,10 +251,6 @@ class Engine:
         todo = [s for s in todo if s.alive and s.steps < until]
         self.started += sum(s.steps == 0 for s in todo)
         before = {s.key: s.steps for s in todo}
-        if self.step_seconds is None and len(todo) > 1 and self._given is None:
-            # The first member is timed alone: it says whether processes pay.
-            first, todo = todo[0], todo[1:]
-            yield from self._counted(self._here([first], until, evals), before)
         for done in self._spread(todo, until, evals):
             yield from self._counted([done], before)
 
@@ -221,7 +260,8 @@ class Engine:
             yield done
 
     def _spread(self, todo: Sequence[MemberState], until: int, evals: Sequence[int]) -> Iterator[list[MemberState]]:
-        ahead = sum(until - s.steps for s in todo) * (self.step_seconds or 0.0)
+        per_step = min(self.step_seconds or 0.0, self.choice.best_seconds)
+        ahead = sum(until - s.steps for s in todo) * per_step
         worth = self._pool is not None or ahead > WORTH_A_POOL
         if self._given is None and (self.workers == 1 or len(todo) < 2 or not worth):
             yield from self._here(todo, until, evals)
@@ -237,31 +277,44 @@ class Engine:
             yield from self._here(left, until, evals)
 
     def _here(self, todo: Sequence[MemberState], until: int, evals: Sequence[int]) -> Iterator[list[MemberState]]:
-        """One draw at a time, so that progress shows and an interrupt loses little."""
-        for _, group in itertools.groupby(todo, key=lambda s: (s.key.scheme, s.key.seed)):
-            states = tuple(
-                replace(s, checkpoint=unpack(s.checkpoint)) if isinstance(s.checkpoint, bytes) else s for s in group
-            )
-            started = time.perf_counter()
-            with trial_process(threads=self._threads_here()):
-                done = _run((self.task, self.spec, self.schemes), Job(states, until, tuple(evals), {}, self.measured))
-            self._learn_speed(states, done, time.perf_counter() - started)
-            yield done
+        """A stack, or one draw at a time, so that progress shows and an interrupt loses little."""
+        for job in self._jobs(todo, until, evals).values():
+            draws = itertools.groupby(job.states, key=lambda s: (s.key.scheme, s.key.seed))
+            groups = [job.states] if job.batching is not None else [tuple(group) for _, group in draws]
+            for group in groups:
+                states = tuple(_unpacked(s) for s in group)
+                began = time.perf_counter()
+                with trial_process(threads=self._threads_here()):
+                    done = _run((self.task, self.spec, self.schemes), replace(job, states=states))
+                if job.batching is None:
+                    self._learn_speed(states, done, time.perf_counter() - began)
+                yield done
 
     def _learn_speed(self, before: Sequence[MemberState], after: Sequence[MemberState], seconds: float) -> None:
-        taken = sum(b.steps - a.steps for a, b in zip(before, after, strict=True))
+        taken = sum(s.steps for s in after) - sum(s.steps for s in before)
         if taken > 0:
             seen = seconds / taken
             self.step_seconds = seen if self.step_seconds is None else 0.7 * self.step_seconds + 0.3 * seen
 
     def _jobs(self, todo: Sequence[MemberState], until: int, evals: Sequence[int]) -> dict[int, Job]:
-        ordered = sorted(todo, key=lambda s: (s.key.scheme, s.key.seed, s.key.lr))
-        size = max(1, len(ordered) // (self.workers * CHUNKS_PER_WORKER))
-        chunks = [tuple(ordered[i : i + size]) for i in range(0, len(ordered), size)]
-        return {
-            i: Job(chunk, until, tuple(evals), {s.key.scheme: self.schemes[s.key.scheme] for s in chunk}, self.measured)
-            for i, chunk in enumerate(chunks)
-        }
+        jobs: dict[int, Job] = {}
+        for chunk, batching in self._chunks(todo):
+            schemes = {s.key.scheme: self.schemes[s.key.scheme] for s in chunk}
+            jobs[len(jobs)] = Job(tuple(chunk), until, tuple(evals), schemes, self.measured, batching)
+        return jobs
+
+    def _chunks(self, todo: Sequence[MemberState]) -> Iterator[tuple[Sequence[MemberState], Batching | None]]:
+        """Members that run together: stacks where that is the faster way for so many, else a few to loop."""
+        alone: list[MemberState] = []
+        for stack in self.choice.stacks(todo, self.workers):
+            if len(stack) > 1 and self.choice.seconds(len(stack)) < (self.step_seconds or 0.0):
+                yield stack, self.choice.batching
+            else:
+                alone += stack
+        alone.sort(key=lambda s: (s.key.scheme, s.key.seed, s.key.lr))
+        size = max(1, len(alone) // (self.workers * CHUNKS_PER_WORKER))
+        for i in range(0, len(alone), size):
+            yield alone[i : i + size], None
 
     def _submit(self, job: Job) -> Future[bytes]:
         job = replace(job, states=tuple(replace(s, checkpoint=_packed(s.checkpoint)) for s in job.states))
@@ -289,12 +342,19 @@ class Engine:
                 futures[self._submit(job)] = index
             for future in as_completed(futures):
                 done: list[MemberState] = unpack(future.result())
-                states = jobs.pop(futures[future]).states
-                self._learn_speed(states, done, sum(b.seconds - a.seconds for a, b in zip(states, done, strict=True)))
+                job = jobs.pop(futures[future])
+                states, batching = job.states, job.batching
+                by_key = {s.key: s.seconds for s in states}
+                if batching is None:
+                    self._learn_speed(states, done, sum(s.seconds - by_key[s.key] for s in done))
                 yield done
         finally:
             for future in futures:
                 future.cancel()
+
+
+def _unpacked(state: MemberState) -> MemberState:
+    return replace(state, checkpoint=unpack(state.checkpoint)) if isinstance(state.checkpoint, bytes) else state
 
 
 def _packed(checkpoint: Any) -> bytes | None:

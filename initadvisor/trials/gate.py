@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -35,12 +36,14 @@ class Passed:
         loss: of the sample batch; not finite where it overflowed.
         fault: why it is dropped, empty where it is not.
         digest: equal for equal weights.
+        seconds: its forward and backward pass took; nothing where it failed.
     """
 
     scheme: str
     loss: float
     fault: str
     digest: str
+    seconds: float = 0.0
 
 
 def gate(task: TrainingTask, schemes: Sequence[Scheme], seed: int) -> tuple[Passed, ...]:
@@ -67,7 +70,7 @@ def gate(task: TrainingTask, schemes: Sequence[Scheme], seed: int) -> tuple[Pass
             fault = f"its first loss is {passed.loss:.1e}, where another candidate starts at {lowest:.2g}"
         if not fault and twin != passed.scheme:
             fault = f'draws exactly the weights of "{twin}"'
-        result.append(Passed(passed.scheme, passed.loss, "" if passed.scheme == CURRENT else fault, passed.digest))
+        result.append(replace(passed, fault="" if passed.scheme == CURRENT else fault))
     return tuple(result)
 
 
@@ -75,12 +78,13 @@ def _look(task: TrainingTask, scheme: Scheme, seed: int) -> Passed:
     try:
         model = drawn_model(task, scheme, seed)
         seed_all(derive_step(seed, 0))
+        began = time.perf_counter()
         loss = task.compute_loss(model, task.batch_at(seed, 0))
         loss.backward()  # type: ignore[no-untyped-call]
     except Exception as error:  # noqa: BLE001 - a scheme that does not fit is dropped with its own words
         return Passed(scheme.name, math.inf, f"{type(error).__name__}: {first_line(error)}", "")
-    value = float(loss.detach())
-    return Passed(scheme.name, value, _fault(task, model, value), _digest(model))
+    value, seconds = float(loss.detach()), time.perf_counter() - began
+    return Passed(scheme.name, value, _fault(task, model, value), _digest(model), seconds)
 
 
 def _fault(task: TrainingTask, model: nn.Module, loss: float) -> str:

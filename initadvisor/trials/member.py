@@ -84,7 +84,8 @@ class _ArrayPickler(pickle.Pickler):
     """
 
     def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, torch.Tensor) and value.device.type == "cpu" and value.layout is torch.strided:
+        # Parameters reduce to the tensor they hold, which comes by here again.
+        if type(value) is torch.Tensor and value.device.type == "cpu" and value.layout is torch.strided:
             flat = value.detach().contiguous().reshape(-1)
             data = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
             return _tensor_from_bytes, (data, value.dtype, tuple(value.shape))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from initadvisor.errors import InputError
@@ -110,6 +111,8 @@ class _Race:
         self._open()
         self._tell("gate", f"first pass of {len(self.schemes)} candidates")
         self.passed = gate(self.task, self.schemes, derive(self.seed, "rung", 0))
+        # A forward and backward pass is most of a step; the fastest of them is the one nothing disturbed.
+        self.engine.step_seconds = min((p.seconds for p in self.passed if p.seconds), default=None)
         entering = [p.scheme for p in self.passed if not p.fault and p.scheme != CURRENT]
         self.plan = self._make_plan(len(entering))
         left_out = entering[self.plan.candidates :]
@@ -140,18 +143,23 @@ class _Race:
         self.log.note("weights", weights)
 
     def _make_plan(self, candidates: int) -> Plan:
-        rate = None
-        if self.budget.seconds is not None:
-            rate = self.engine.probe(derive(self.seed, "probe"))
         stored = self.log.noted("plan")
         if stored is not None and stored.get("budget") == self.budget.text:
-            rungs = tuple(Rung(**r) for r in stored["plan"].pop("rungs"))
-            return Plan(**stored["plan"], rungs=rungs)
-        plan = self.budget.plan(
-            candidates=candidates, rates=len(self.task.rates), full_steps=self.task.full_steps, rate=rate
-        )
-        self._keep_plan(plan)
-        return plan
+            plan = dict(stored["plan"])
+            rungs = tuple(Rung(**r) for r in plan.pop("rungs"))
+            return Plan(**plan, rungs=rungs)
+        budget, rate = self.budget, None
+        make = partial(Budget.plan, candidates=candidates, rates=len(self.task.rates), full_steps=self.task.full_steps)
+        if budget.seconds is not None:
+            seed = derive(self.seed, "probe")
+            self.engine.time_loop(seed)
+            expected = make(budget, rate=self.engine.rate())
+            self.engine.choose(seed, expected.steps)
+            # What is spent by now is not there to be planned with.
+            budget, rate = replace(budget, seconds=max(0.0, budget.seconds - self.elapsed)), self.engine.rate()
+        fitted = make(budget, rate=rate)
+        self._keep_plan(fitted)
+        return fitted
 
     def _keep_plan(self, plan: Plan) -> None:
         from dataclasses import asdict
@@ -188,6 +196,9 @@ class _Race:
             todo.append(state if state is not None else MemberState(key))
         phase = keys[0].phase if keys else "rung"
         self._tell(phase, message)
+        if todo and not self.engine.chosen:
+            assert self.plan is not None
+            self.engine.choose(derive(self.seed, "probe"), self.plan.steps)
         self.engine.measured = (derive(self.seed, phase, 0),)
         for done in self.engine.advance(todo, until, evals):
             for state in done:

@@ -228,7 +228,8 @@ def test_a_budget_of_model_steps_is_kept(budget: int) -> None:
     result = race(task_of(), [current(), *(xavier(f"x{i}", 0.5 + 0.2 * i) for i in range(6))], budget=budget)
     assert result.cost.model_steps <= 1.1 * budget
     ran = sum(t.steps for t in result.trials)
-    assert ran == result.cost.model_steps
+    # Beside the trials, probing may take a few steps.
+    assert ran <= result.cost.model_steps <= 1.1 * ran
 
 
 def test_events_count_up_to_the_total() -> None:

@@ -22,7 +22,7 @@ from initadvisor.trials.result import RaceResult, SignalFlow, Status, Verdict
 from initadvisor.trials.study import StudyLog
 from initadvisor.trials.task import TrainingTask, make_task
 
-SCHEMES = [current(), xavier("a"), xavier("b", 1.7), xavier("c", 0.4)]
+SCHEMES = [current(), xavier("a"), xavier("b", 1.7)]
 
 
 class StopError(Exception):
@@ -46,7 +46,7 @@ def race(
             raise StopError
 
     log = StudyLog(url, settings.pop("name", None))
-    given = {"budget": 700, "on_event": listen, "study": log, **settings}
+    given = {"budget": 500, "on_event": listen, "study": log, **settings}
     return run_race(task or task_of(), schemes, SPEC, **given)
 
 
@@ -60,7 +60,7 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'study.db'}"
 
 
-@pytest.mark.parametrize("stop_at", [1, 300, 600])
+@pytest.mark.parametrize("stop_at", [1, 400])
 def test_a_race_that_broke_off_goes_on_to_the_same_end(url: str, stop_at: int) -> None:
     whole = race(None)
     with pytest.raises(StopError):
@@ -82,7 +82,7 @@ def test_a_finished_race_is_not_run_again(url: str) -> None:
 def test_finished_trials_are_not_repeated(url: str) -> None:
     """What was told finished before the break is there afterwards, as it was, and no trial is there twice."""
     with pytest.raises(StopError):
-        race(url, stop_at=450)
+        race(url, stop_at=300)
     (name,) = optuna.get_all_study_names(url)
     before = [t for t in optuna.load_study(study_name=name, storage=url).trials if t.state.is_finished()]
     assert before
@@ -115,7 +115,7 @@ def test_a_killed_process_loses_no_finished_trial(tmp_path: Path, url: str) -> N
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=env) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if int(line) >= 450:
+            if int(line) >= 300:
                 break
         process.send_signal(signal.SIGKILL)
     (name,) = optuna.get_all_study_names(url)
@@ -123,7 +123,7 @@ def test_a_killed_process_loses_no_finished_trial(tmp_path: Path, url: str) -> N
     assert before
     whole, again = race(None), race(url)
     assert outcome(again) == outcome(whole)
-    assert again.cost.model_steps == whole.cost.model_steps
+    assert again.cost.members < whole.cost.members
 
 
 def test_the_study_holds_what_was_measured(url: str) -> None:

@@ -1,0 +1,378 @@
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from fakes import SPEC, Fill, blobs, current, tanh_mlp, xavier
+from torch import nn
+
+import initadvisor.trials.engine as engine_module
+from initadvisor.trials import batched
+from initadvisor.trials.batched import NotBatchableError, batching_of, train_batched
+from initadvisor.trials.choice import Choice, choose_batching
+from initadvisor.trials.engine import Engine
+from initadvisor.trials.loop import train_members
+from initadvisor.trials.member import MemberKey, MemberState, pack, unpack
+from initadvisor.trials.result import Status
+from initadvisor.trials.task import TrainingTask, make_task
+
+SCHEMES = {s.name: s for s in (current(), xavier("a"), xavier("b", 1.4))}
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.norm = nn.Linear(2, 8), nn.LayerNorm(8)
+        self.qkv, self.out, self.head = nn.Linear(8, 24), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.embed(x.view(-1, 2, 2))
+        q, k, v = (t.unflatten(-1, (2, 4)).transpose(1, 2) for t in self.qkv(self.norm(h)).chunk(3, -1))
+        h = h + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.head(h.mean(1))
+
+
+def conv() -> nn.Module:
+    torch.manual_seed(0)
+    body = (nn.Conv2d(1, 6, 3, padding=1), nn.GroupNorm(2, 6), nn.ReLU())
+    return nn.Sequential(nn.Unflatten(1, (1, 2, 2)), *body, nn.Flatten(), nn.Linear(24, 3))
+
+
+class Tied(nn.Module):
+    """One weight used twice, one frozen, one that is never used, a bare parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.b.weight = self.a.weight
+        self.frozen, self.unused = nn.Linear(4, 4).requires_grad_(False), nn.Linear(3, 3)
+        self.bare = nn.Parameter(torch.randn(4, 3) / 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.frozen(self.b(torch.tanh(self.a(x)))) @ self.bare
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "mlp": lambda: tanh_mlp(depth=4),
+    "dropout": lambda: nn.Sequential(nn.Linear(4, 16), nn.GELU(), nn.Dropout(0.3), nn.Linear(16, 3)),
+    "conv": conv,
+    "attention": Attention,
+    "tied": Tied,
+    "embedding": lambda: nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.SiLU(), nn.Linear(8, 3)),
+}
+
+OPTIMIZERS = {
+    "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=0.01),
+    "adamw": partial(torch.optim.AdamW, weight_decay=0.1),
+    "adam": partial(torch.optim.Adam, weight_decay=0.1, amsgrad=True),
+    "rmsprop": partial(torch.optim.RMSprop, momentum=0.5, centered=True),
+    "adagrad": torch.optim.Adagrad,
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+    "adamax": torch.optim.Adamax,
+    "adadelta": torch.optim.Adadelta,
+    "by shape": lambda params: torch.optim.AdamW(
+        [
+            {"params": [p for p in params if p.ndim >= 2], "weight_decay": 0.5},
+            {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0, "lr": 0.02},
+        ],
+        lr=0.01,
+    ),
+}
+
+
+def task_of(model: nn.Module, **settings: Any) -> TrainingTask:
+    given = {"optimizer": torch.optim.SGD, "lr": (0.01, 0.05, 0.1), "steps": 60, **settings}
+    return make_task(model, given.pop("data", blobs()), **given)
+
+
+def members(task: TrainingTask, seeds: Sequence[int] = (3,)) -> list[MemberState]:
+    return [MemberState(MemberKey("rung", n, s, lr)) for s in seeds for n in SCHEMES for lr in task.rates]
+
+
+def assert_same(looped: Sequence[MemberState], stacked: Sequence[MemberState], rtol: float = 2e-3) -> None:
+    """Float32 sums in another order differ by 1e-6 at first and the training multiplies that."""
+    by_key = {s.key: s for s in stacked}
+    assert len(by_key) == len(looped)
+    for a in looped:
+        b = by_key[a.key]
+        assert (a.status, a.steps) == (b.status, b.steps)
+        np.testing.assert_allclose(a.train, b.train, rtol=rtol, atol=1e-5)
+        assert [step for step, _ in a.heldout] == [step for step, _ in b.heldout]
+        np.testing.assert_allclose([v for _, v in a.heldout], [v for _, v in b.heldout], rtol=rtol, atol=1e-5)
+
+
+def both_ways(task: TrainingTask, states: Sequence[MemberState], until: int = 8) -> None:
+    batching = batching_of(task)
+    evals = (until // 2, until)
+    looped = train_members(task, SCHEMES, states, until, evals)
+    stacked = batched._train_stack(task, SCHEMES, states, until, evals, None, batching)
+    assert_same(looped, stacked)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_stacks_agree_with_the_loop_for_every_kind_of_layer(name: str) -> None:
+    task = task_of(MODELS[name](), clip_norm=0.5)
+    both_ways(task, members(task))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_stacks_agree_with_the_loop_for_every_optimizer(name: str) -> None:
+    task = task_of(tanh_mlp(), optimizer=OPTIMIZERS[name], lr=(0.003, 0.01, 0.02))
+    both_ways(task, members(task))
+
+
+def test_stacks_agree_with_the_loop_under_a_scheduler() -> None:
+    def warm_up(optimizer: torch.optim.Optimizer) -> Any:
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, step / 5))
+
+    floor = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=8, eta_min=0.005)
+    for scheduler in (warm_up, floor):
+        task = task_of(tanh_mlp(), optimizer=torch.optim.Adam, scheduler=scheduler)
+        both_ways(task, members(task))
+
+
+def test_members_of_several_seeds_share_a_stack_where_nothing_is_random() -> None:
+    task = task_of(tanh_mlp())
+    assert batching_of(task).mixed
+    both_ways(task, members(task, (3, 4, 5)))
+    assert not batching_of(task_of(MODELS["dropout"]())).mixed
+    ragged = [*blobs(7), *blobs(1, size=20)]
+    assert not batching_of(task_of(tanh_mlp(), data=ragged)).mixed
+
+
+def test_a_loss_of_model_and_batch_and_dict_batches_are_batched() -> None:
+    def loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return F.cross_entropy(model(batch["input"]), batch["label"]) + 0.01 * sum(
+            p.square().sum() for p in model.parameters()
+        )
+
+    data = [{"input": x, "label": y} for x, y in blobs()]
+    task = task_of(tanh_mlp(), data=data, loss=loss)
+    both_ways(task, members(task))
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.product(("loop", "stack"), repeat=2)))
+def test_a_member_goes_on_in_either_engine(first: str, second: str) -> None:
+    """Optimizer moments, scheduler and weights pass from loop to stack and back."""
+    task = task_of(
+        tanh_mlp(), optimizer=OPTIMIZERS["by shape"], lr=(0.003, 0.01),
+        scheduler=partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=12),
+    )  # fmt: skip
+    batching = batching_of(task)
+
+    def run(how: str, states: Sequence[MemberState], until: int) -> list[MemberState]:
+        if how == "loop":
+            return train_members(task, SCHEMES, states, until, (6, 12))
+        return batched._train_stack(task, SCHEMES, states, until, (6, 12), None, batching)
+
+    through = train_members(task, SCHEMES, members(task), 12, (6, 12))
+    half = [unpack(pack(s)) for s in run(first, members(task), 6)]
+    assert_same(through, run(second, half, 12))
+
+
+def test_a_diverged_member_of_a_stack_disturbs_no_other() -> None:
+    schemes = {**SCHEMES, "wild": Fill("wild", lambda p, g: p.fill_(1e25))}
+    x = torch.randn(100, 4)
+    task = task_of(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)), data=(x, x[:, :1]))
+    states = [MemberState(MemberKey("rung", n, 3, 0.01)) for n in schemes]
+    looped = train_members(task, schemes, states, 6, (6,))
+    stacked = batched._train_stack(task, schemes, states, 6, (6,), None, batching_of(task))
+    assert next(s for s in stacked if s.key.scheme == "wild").status is Status.DIVERGED
+    assert_same(looped, stacked)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"optimizer": torch.optim.ASGD}, "ASGD"),
+        ({"optimizer": torch.optim.LBFGS, "lr": 1.0}, "LBFGS"),
+        ({"model": lambda: nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))}, "buffers change"),
+        ({"scheduler": lambda o: torch.optim.lr_scheduler.ReduceLROnPlateau(o)}, "follows the loss"),
+    ],
+)
+def test_what_cannot_be_batched_is_refused_with_its_reason_and_loops(settings: dict[str, Any], reason: str) -> None:
+    model = settings.pop("model", tanh_mlp)()
+    task = task_of(model, **settings)
+    with pytest.raises(NotBatchableError, match=reason):
+        batching_of(task)
+    choice = choose_batching(task, SCHEMES, 0, 1.0, 10**6, 1)
+    assert choice.batching is None
+    assert reason in choice.text
+    done = train_members(task, SCHEMES, members(task), 4, (4,))
+    assert all(s.steps == 4 for s in done)
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.LSTM(1, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.rnn(x.unsqueeze(-1))[0][:, -1])
+
+
+class Branching(nn.Module):
+    """Control flow on data: no vectorised pass can follow it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.fc(x)
+        return out if out.mean() > 0 else out * 2
+
+
+@pytest.mark.parametrize("model", [Recurrent, Branching])
+def test_what_vmap_cannot_do_falls_back_by_itself(model: Callable[[], nn.Module]) -> None:
+    task = task_of(model())
+    choice = choose_batching(task, SCHEMES, 0, 1.0, 10**6, 1)
+    assert choice.batching is None
+    assert "not batched" in choice.text
+    states = members(task)
+    stacked = train_batched(task, SCHEMES, states, 4, (4,), None, batching_of(task))
+    assert_same(train_members(task, SCHEMES, states, 4, (4,)), stacked)
+
+
+def test_a_stack_that_computes_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batched._Stack, "_clip", lambda self, gradients: None)
+    task = task_of(tanh_mlp(), clip_norm=1e-3)
+    choice = choose_batching(task, SCHEMES, 0, 1.0, 10**6, 1)
+    assert choice.batching is None
+    assert "losses differ" in choice.text
+
+
+@pytest.mark.parametrize("fits", [1, 2, 4])
+def test_out_of_memory_halves_the_stack(monkeypatch: pytest.MonkeyPatch, fits: int) -> None:
+    task, sizes = task_of(tanh_mlp()), []
+    true_stack = batched._train_stack
+
+    def limited(task: TrainingTask, schemes: Any, states: Sequence[MemberState], *rest: Any) -> list[MemberState]:
+        sizes.append(len(states))
+        if len(states) > fits:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory")
+        return true_stack(task, schemes, states, *rest)
+
+    monkeypatch.setattr(batched, "_train_stack", limited)
+    states = members(task)
+    stacked = train_batched(task, SCHEMES, states, 4, (4,), None, batching_of(task))
+    assert sizes[0] == 9
+    assert max(n for n in sizes if n <= fits or fits == 1) <= max(fits, 9)
+    assert_same(train_members(task, SCHEMES, states, 4, (4,)), stacked)
+
+
+def test_the_choice_weighs_measured_times() -> None:
+    choice = Choice(object(), ((4, 8.0), (16, 16.0), (32, 64.0)), limit=100)  # type: ignore[arg-type]
+    assert choice.best_seconds == 1.0
+    assert choice.best_size == 16
+    assert choice.seconds(4) == 2.0
+    assert choice.seconds(2) == 4.0
+    assert choice.seconds(10) == pytest.approx(1.2)
+    assert choice.seconds(64) == 2.0
+    assert Choice(object(), choice.timed, limit=8).best_size == 4  # type: ignore[arg-type]
+    assert Choice().seconds(8) == math.inf
+
+
+def advance(engine: Engine, states: Sequence[MemberState], until: int) -> list[MemberState]:
+    return [s for done in engine.advance(states, until, (until,)) for s in done]
+
+
+def test_processes_and_executors_compute_what_the_loop_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Schemes and losses defined in a function reach forked workers without being pickled."""
+    monkeypatch.setattr(engine_module, "WORTH_A_POOL", 0.0)
+    task = task_of(MODELS["dropout"](), loss=lambda output, target: F.cross_entropy(output, target))
+    states = members(task, (3, 4))
+    looped = train_members(task, SCHEMES, states, 10, (10,))
+    with Engine(task, tuple(SCHEMES.values()), SPEC, workers=2) as engine:
+        engine.step_seconds = 1.0
+        half = advance(engine, states, 5)
+        assert engine._pool is not None
+        pids = list(engine._pool._processes)
+        done = advance(engine, half, 10)
+        assert engine.steps == 10 * len(states)
+    assert_same(looped, [_without_middle(s) for s in done], rtol=0)
+    assert all(not Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def _without_middle(state: MemberState) -> MemberState:
+    from dataclasses import replace
+
+    return replace(state, heldout=tuple((step, v) for step, v in state.heldout if step != 5))
+
+
+class Plain:
+    """A scheme that can be pickled."""
+
+    def __init__(self, name: str, scale: float) -> None:
+        self.name, self.scale = name, scale
+
+    def apply(self, model: nn.Module, *, seed: int = 0, batch: Any = None) -> None:
+        g = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for p in model.parameters():
+                p.normal_(0, self.scale, generator=g)
+
+
+class Inline(Executor):
+    """The smallest executor: runs what it is given at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.count += 1
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - as executors do
+            future.set_exception(error)
+        return future
+
+
+@pytest.mark.parametrize("make", [Inline, partial(ThreadPoolExecutor, 1), partial(ProcessPoolExecutor, 1)])
+def test_any_executor_of_concurrent_futures_can_be_given(make: Callable[[], Executor]) -> None:
+    schemes = {"current": Plain("current", 1.0), "a": Plain("a", 0.3)}
+    task = task_of(tanh_mlp())
+    states = [MemberState(MemberKey("rung", n, 3, lr)) for n in schemes for lr in task.rates]
+    with make() as executor, Engine(task, tuple(schemes.values()), SPEC, executor=executor) as engine:
+        done = advance(engine, states, 6)
+        assert executor.submit(len, "ab").result() == 2, "a given executor is left running"
+    assert_same(train_members(task, schemes, states, 6, (6,)), done, rtol=0)
+
+
+class Suicidal(nn.Module):
+    """Ends its process, as the kernel does when memory runs out; but only in a worker."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.home, self.calls = nn.Linear(4, 3), os.getpid(), 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if os.getpid() != self.home and self.calls > 4:
+            os._exit(9)
+        return self.fc(x)
+
+
+def test_a_worker_that_dies_is_replaced_by_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "WORTH_A_POOL", 0.0)
+    task = task_of(Suicidal())
+    states = members(task)
+    with Engine(task, tuple(SCHEMES.values()), SPEC, workers=2) as engine:
+        engine.step_seconds = 1.0
+        done = advance(engine, states, 6)
+        assert any("worker process died" in note for note in engine.notes)
+    assert_same(train_members(task, SCHEMES, states, 6, (6,)), done, rtol=0)
