@@ -68,7 +68,12 @@ def preserve_process() -> Iterator[None]:
             torch.set_num_threads(threads)
         torch.set_flush_denormal(flushed)
         torch.set_grad_enabled(grad)
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        if (deterministic, warn_only) != (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        ):
+            # Setting it imports torch's compiler: seconds, so only where it has changed.
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
 
 
