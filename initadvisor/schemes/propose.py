@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from initadvisor.data import Batch, first_batch
+from initadvisor.data import first_batch
 from initadvisor.graph.spec import ModelSpec, NormStyle
 from initadvisor.schemes import build
 from initadvisor.schemes.blueprints import RULE_BLUEPRINTS, TEXTBOOK_BLUEPRINTS, Blueprint
+from initadvisor.schemes.data_driven.candidates import data_driven
 from initadvisor.schemes.distinct import distinct
 from initadvisor.schemes.protect import looks_trained, protect_spec
 from initadvisor.schemes.rules import reading
@@ -108,15 +109,11 @@ def propose_from_spec(
         for blueprint in (*RULE_BLUEPRINTS, *TEXTBOOK_BLUEPRINTS)
         if blueprint.applies(spec, one) and (blueprint.name != "rules_output_prior" or bias)
     ]
-    made.extend(_data_driven(spec, model, one, made))
+    made.extend(data_driven(spec, one, made))
     made.sort(key=lambda s: -s.prior)
     control = build.current_scheme(spec)
     default = torch_default_scheme(spec, context, companions)
     return distinct((control, default, *made))[:MOST_CANDIDATES]
-
-
-def _data_driven(spec: ModelSpec, model: nn.Module, batch: Batch | None, made: list[Scheme]) -> tuple[Scheme, ...]:
-    return ()
 
 
 def propose(model: nn.Module, sample_batch: Any) -> tuple[Scheme, ...]:

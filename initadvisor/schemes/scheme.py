@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from initadvisor.types import Fans, Slice
+
+if TYPE_CHECKING:
+    from initadvisor.schemes.data_driven.card import CalibrationCard
 
 
 class SchemeKind(StrEnum):
@@ -97,16 +100,28 @@ class Scheme:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Distinct reasons, in model order, each prefixed with the rule that gave it."""
+        """Distinct reasons, in model order, each prefixed with the rule that gave it; then the data-driven steps."""
         seen: dict[str, None] = {}
         for a in self.assignments:
             seen.setdefault(f"{a.rule}: {a.reason}")
+        for card in self._steps():
+            seen.setdefault(f"{card.name}: {card.summary.rstrip('.')}")
         return tuple(seen)
 
     @property
     def references(self) -> tuple[str, ...]:
-        """Keys of everything cited by its assignments, sorted."""
-        return tuple(sorted({key for a in self.assignments for key in a.references}))
+        """Keys of everything cited by its assignments and data-driven steps, sorted."""
+        cited = {key for a in self.assignments for key in a.references}
+        return tuple(sorted(cited.union(*(card.references for card in self._steps()))))
+
+    def _steps(self) -> tuple[CalibrationCard, ...]:
+        """Cards of its data-driven steps; an unknown one is told when the scheme is applied."""
+        if not self.calibrations:
+            return ()
+        from initadvisor.schemes.data_driven.registry import cards
+
+        known = {card.name: card for card in cards()}
+        return tuple(known[c.method] for c in self.calibrations if c.method in known)
 
     def apply(self, model: torch.nn.Module, *, seed: int = 0, batch: Any = None) -> ApplyResult:
         """Fill ``model`` in place; see :func:`initadvisor.schemes.apply.apply_scheme`, which this calls."""
