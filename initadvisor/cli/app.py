@@ -26,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=f"""\b
 Start here:
-  initadvisor advise examples/digits_mlp.py --out recipe.yaml
+  initadvisor advise examples/digits_mlp.py --out r.yaml
   initadvisor analyze examples/char_lm.py
   initadvisor check examples/digits_mlp.py
 
@@ -79,8 +79,9 @@ def _options_of_commands(context: typer.Context) -> dict[str, frozenset[str]]:
     epilog="""\b
 Examples:
   initadvisor advise examples/digits_mlp.py
-  initadvisor advise train.py:build --lr 0.01,0.1 --steps 5000 --out recipe.yaml
-  initadvisor advise my.package:build --budget 5m --storage sqlite:///study.db
+  initadvisor advise train.py:build --lr 0.01,0.1 --out r.yaml
+  initadvisor advise my.package:build --budget 5m
+  initadvisor advise train.py --storage sqlite:///study.db
   initadvisor advise train.py --json > advice.json"""
 )
 def advise(
@@ -102,8 +103,9 @@ def advise(
     quiet: options.Quiet = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """Try initializations in short trainings and say which to use, why, and how sure that is.
+    """Try initializations, say which to use and why.
 
+    Candidates are trained for a short time each; the best is confirmed against the weights as they are.
     Flags win over what the target gives. Ctrl-C stops the trials and gives the advice that the finished ones allow.
     """
     from initadvisor.cli.advising import Outputs, run_advise
@@ -128,7 +130,7 @@ def advise(
 Examples:
   initadvisor analyze examples/char_lm.py
   initadvisor analyze train.py:build --full
-  initadvisor analyze train.py --json | jq '.spec.params[].role'"""
+  initadvisor analyze train.py --json"""
 )
 def analyze(
     target: options.TargetText,
@@ -137,9 +139,9 @@ def analyze(
     quiet: options.Quiet = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """Read the model without training: role, fans, activation and branch of every weight.
+    """Read a model without training.
 
-    What was not understood comes first.
+    Role, fans, activation and residual branch of every weight. What was not understood comes first.
     """
     from initadvisor.cli.reading import run_analyze
 
@@ -149,8 +151,8 @@ def analyze(
 @app.command(
     epilog="""\b
 Examples:
-  initadvisor apply recipe.yaml train.py:build --out weights.safetensors
-  initadvisor apply recipe.yaml train.py --seed 3 --out weights.pt"""
+  initadvisor apply r.yaml train.py --out w.safetensors
+  initadvisor apply r.yaml train.py:build --seed 3 --out w.pt"""
 )
 def apply(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).", show_default=False)],
@@ -164,7 +166,7 @@ def apply(
     quiet: options.Quiet = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """Fill the target's model as a recipe says, and write its weights.
+    """Fill a model as a recipe says.
 
     The same recipe, seed and architecture give the same weights, bit for bit.
     """
@@ -186,10 +188,53 @@ def report(
     quiet: options.Quiet = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """Show a saved advice again, in the terminal or as HTML."""
+    """Show a saved advice again."""
     from initadvisor.cli.advising import run_report
 
     run_report(file, html=html, as_json=as_json, quiet=quiet, no_color=no_color)
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  initadvisor explain kaiming_normal
+  initadvisor explain he_normal --json"""
+)
+def explain(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="An initializer (its alias will do) or a rule.", show_default=False)
+    ],
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+) -> None:
+    """All about an initializer or a rule.
+
+    Formula, when it is right and wrong, a picture of a filled layer, source and BibTeX.
+    """
+    from initadvisor.cli.knowledge import run_explain
+
+    run_explain(name, as_json=as_json, quiet=quiet, no_color=no_color)
+
+
+@app.command(
+    name="list",
+    epilog="""\b
+Examples:
+  initadvisor list
+  initadvisor list rules
+  initadvisor list initializers --quiet""",
+)
+def list_names(
+    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="initializers or rules.")] = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+) -> None:
+    """Names of initializers and rules."""
+    from initadvisor.cli.knowledge import run_list
+
+    run_list(kind, as_json=as_json, quiet=quiet, no_color=no_color)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
