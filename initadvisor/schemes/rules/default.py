@@ -11,7 +11,10 @@ from initadvisor.schemes.rules.rule import Context, Proposal, Rule
 from initadvisor.schemes.scheme import Fill, Part
 from initadvisor.types import Fans, Role
 
-_LINEAR = frozenset({"Linear", "NonDynamicallyQuantizableLinear", "LazyLinear"})
+_ATTENTION_OUT = "NonDynamicallyQuantizableLinear"
+"""Class of ``nn.MultiheadAttention``'s output projection: a linear layer whose bias the attention sets to zero."""
+
+_LINEAR = frozenset({"Linear", _ATTENTION_OUT, "LazyLinear"})
 _CONV = frozenset({f"{lazy}Conv{t}{n}d" for lazy in ("", "Lazy") for t in ("", "Transpose") for n in (1, 2, 3)})
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"})
 _NORMS = frozenset(
@@ -77,6 +80,8 @@ def _recurrent_hidden_size(param: ParamSpec) -> float:
 
 def _default(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     kind = _module_type(param)
+    if kind == _ATTENTION_OUT and len(param.shape) == 1:
+        return Proposal(zeros(param), "torch starts attention biases at zero")
     if kind in _LINEAR or kind in _CONV:
         return _linear_default(param, spec)
     if kind == "Bilinear" and len(param.shape) == 3:
