@@ -1,0 +1,79 @@
+"""The recipe that mends what was found: only the parameters concerned are filled, the others keep their values."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from initadvisor.checks.finding import Finding
+from initadvisor.checks.registry import checks
+from initadvisor.errors import InputError
+from initadvisor.graph.analyze import analyze
+from initadvisor.graph.spec import ModelSpec
+from initadvisor.recipe import Recipe, recipe_from_scheme
+from initadvisor.schemes.propose import propose_from_spec
+from initadvisor.schemes.scheme import Assignment, Scheme, SchemeKind
+from initadvisor.types import Role
+
+NAME = "mend"
+
+
+def mendable(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Findings that filling their parameters anew can mend."""
+    known = {c.code for c in checks() if c.mends}
+    return tuple(f for f in findings if f.code in known and f.paths)
+
+
+def mend(model: nn.Module, sample_batch: Any, findings: Iterable[Finding]) -> Recipe:
+    """The recipe that mends findings; applying it and checking again is the proof.
+
+    Every parameter concerned is filled as the advisor's first rule-based scheme fills it; a bias goes with its weight.
+    All others are kept as they are.
+
+    Args:
+        model: as it was checked; left as it is.
+        sample_batch: as it was checked with.
+        findings: what to mend.
+
+    Raises:
+        InputError: none of the findings can be mended by filling weights.
+    """
+    wanted = mendable(findings)
+    if not wanted:
+        told = ", ".join(sorted({f.code for f in findings})) or "there are none"
+        raise InputError(f"no finding can be mended by filling weights ({told}); follow their remedies")
+    spec = analyze(model, sample_batch)
+    paths = _concerned(spec, wanted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the model looks trained is no news: its findings are what is mended
+        schemes = propose_from_spec(spec, model, sample_batch)
+    rules = [s for s in schemes if s.kind is SchemeKind.RULES and not s.calibrations]
+    if not rules:
+        raise InputError("no rule-based scheme fits this model, so there is nothing to mend it with")
+    chosen = max(rules, key=lambda s: s.prior)
+    codes = ", ".join(sorted({f.code for f in wanted}))
+    assignments = tuple(a if a.path in paths else _kept(a) for a in chosen.assignments)
+    scheme = Scheme(
+        NAME,
+        SchemeKind.RECIPE,
+        f"mends {codes} as {chosen.name} fills these parameters; all others keep their values",
+        assignments,
+        fingerprint=spec.fingerprint,
+    )
+    return recipe_from_scheme(scheme, spec)
+
+
+def _concerned(spec: ModelSpec, findings: Iterable[Finding]) -> frozenset[str]:
+    """First names of the parameters to fill, with the biases of the weights among them."""
+    named = {p for f in findings for p in f.paths if p in spec}
+    first = {spec[p].tied_to or p for p in named}
+    biases = {p.path for p in spec.params if p.role is Role.BIAS and p.bias_of in first and p.tied_to is None}
+    return frozenset(first | biases)
+
+
+def _kept(assignment: Assignment) -> Assignment:
+    return replace(assignment, parts=(), rule="kept", reason="nothing was found wrong with it", references=())

@@ -1,0 +1,251 @@
+"""One forward and one backward pass on the sample batch, everything of the user's put back afterwards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from initadvisor.checks.figures import Figures, LossFigures
+from initadvisor.checks.watch import Watch, variation_of
+from initadvisor.data import Batch, tensors_in
+from initadvisor.errors import AnalysisError, InputError
+from initadvisor.graph.spec import ModelSpec
+from initadvisor.guard import preserve_model, preserve_process
+from initadvisor.losses import (
+    Loss,
+    LossKind,
+    first_line,
+    infer_kind,
+    scores_of,
+    takes_model_and_batch,
+)
+from initadvisor.trials.metrics import watched_weights
+
+SEED = 0
+"""Of dropout and of the stand-in gradient: the same model and batch give the same findings."""
+
+_CLASSIFYING = (LossKind.CROSS_ENTROPY_LAST, LossKind.CROSS_ENTROPY_SECOND)
+
+
+@dataclass
+class _Pass:
+    """What a pass leaves behind while the guards hold."""
+
+    output: Any = None
+    loss: torch.Tensor | None = None
+    name: str = ""
+    kind: LossKind | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def measure(model: nn.Module, batch: Batch, spec: ModelSpec, loss: Callable[..., Any] | None) -> Figures:
+    """Run the passes and read off the figures.
+
+    The model runs in training mode, since that is what its weights are for; where its own state says evaluation the
+    flags are put back afterwards, like everything else.
+
+    Args:
+        model: with weights on a real device.
+        batch: what to call it with.
+        spec: its reading.
+        loss: the user's, or None to infer it; where none fits, a random direction of the output stands in for it.
+
+    Raises:
+        AnalysisError: the model rejects the batch.
+        InputError: the given loss cannot be called.
+    """
+    weights = {id(t): (t, "") for t in model.buffers()}
+    weights.update({id(p): (p, "") for p in model.parameters()})
+    watched = watched_weights(model, spec)
+    weights.update({id(p): (p, watched[id(p)]) for p in model.parameters() if id(p) in watched})
+    watch = Watch(weights, spec, batch.size or 0)
+    with preserve_process(), preserve_model(model), torch.enable_grad():
+        for parameter in model.parameters():
+            parameter.grad = None
+        if not model.training:
+            model.train()
+        torch.manual_seed(SEED)
+        done = _forward(model, batch, loss, watch)
+        gradients = _backward(model, done)
+        with torch.no_grad():
+            compared = _compared(done.output)
+            return Figures(
+                layers=watch.layers(),
+                stream=watch.stream(),
+                attentions=watch.attentions(),
+                loss=_loss_figures(done, batch),
+                gradients=gradients,
+                output_variation=math.nan if compared is None else _variation(compared),
+                output_rms=math.nan if compared is None else _rms(compared),
+                samples=batch.size or 0,
+                varied=_varied(batch),
+                notes=tuple(done.notes),
+            )
+
+
+def _varied(batch: Batch) -> bool:
+    """Some input differs between the samples; a batch of copies says nothing of what a model tells apart."""
+    size = batch.size or 0
+    inputs = [t for t in tensors_in((batch.args, dict(batch.kwargs))) if t.ndim and t.shape[0] == size > 1]
+    return any(bool((t != t[:1]).any()) for t in inputs)
+
+
+def _forward(model: nn.Module, batch: Batch, loss: Callable[..., Any] | None, watch: Watch) -> _Pass:
+    done = _Pass()
+    calls_model = loss is not None and (
+        takes_model_and_batch(loss) or (batch.target is None and not isinstance(loss, nn.Module))
+    )
+    if calls_model and loss is not None:
+        done.name = Loss(LossKind.MODEL_BATCH, loss).text
+        done.kind = LossKind.MODEL_BATCH
+        try:
+            with watch:
+                done.loss = _scalar(loss(model, batch.raw))
+        except Exception as error:
+            raise InputError(f"loss(model, batch) fails: {type(error).__name__}: {first_line(error)}") from error
+        return done
+    try:
+        with watch:
+            done.output = batch.call(model)
+    except Exception as error:
+        raise AnalysisError(
+            f"{type(model).__name__} fails in training mode on the sample batch: {type(error).__name__}: "
+            f"{first_line(error)}"
+        ) from error
+    if loss is not None:
+        done.kind, done.name = LossKind.OUTPUT_TARGET, Loss(LossKind.OUTPUT_TARGET, loss).text
+        try:
+            done.loss = _scalar(loss(done.output, batch.target))
+        except Exception as error:
+            raise InputError(
+                f"loss(output, target) fails: {type(error).__name__}: {first_line(error)}; "
+                "give (output, target) -> scalar or (model, batch) -> scalar"
+            ) from error
+        return done
+    try:
+        inferred = Loss(infer_kind(done.output, batch.target))
+        done.loss = _scalar(inferred.of_output(done.output, batch.target))
+        done.kind, done.name = inferred.kind, inferred.text
+    except (InputError, RuntimeError, ValueError) as error:
+        done.notes.append(f"the loss was not checked, and a random direction stood in for its gradient: {error}")
+    return done
+
+
+def _scalar(value: Any) -> torch.Tensor:
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+        shape = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+        raise InputError(f"the loss is {shape}, not one number; reduce it to a scalar")
+    return value.reshape(())
+
+
+def _backward(model: nn.Module, done: _Pass) -> dict[str, float | None]:
+    """RMS of every parameter's gradient; empty where no backward pass was possible."""
+    target = done.loss if done.loss is not None else _stand_in(done.output)
+    if target is None or not target.requires_grad:
+        done.notes.append("no gradient was measured: nothing the model returned depends on a trained parameter")
+        return {}
+    try:
+        target.backward()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        done.notes.append(f"no gradient was measured: {first_line(error)}")
+        return {}
+    found: dict[str, float | None] = {}
+    for path, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        grad = parameter.grad
+        found[path] = None if grad is None else _rms(grad.coalesce().values() if grad.is_sparse else grad)
+    return found
+
+
+def _stand_in(output: Any) -> torch.Tensor | None:
+    """The output along a random direction, of the size a mean over samples would have."""
+    parts = [t for t in tensors_in(output) if t.requires_grad and t.is_floating_point() and t.numel()]
+    if not parts:
+        return None
+    total = torch.zeros((), device=parts[0].device)
+    for part in parts:
+        direction = torch.randn(part.shape).to(part)
+        total = total + (part * direction).sum().float() / part.numel()
+    return total
+
+
+def _rms(tensor: torch.Tensor) -> float:
+    if tensor.numel() == 0:
+        return 0.0
+    wide = tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    return float(torch.linalg.vector_norm(wide)) / math.sqrt(tensor.numel())
+
+
+def _compared(output: Any) -> torch.Tensor | None:
+    try:
+        scores = scores_of(output)
+    except InputError:
+        return None
+    return scores if scores.is_floating_point() and scores.numel() else None
+
+
+def _variation(output: torch.Tensor) -> float:
+    return float(variation_of(output)) if output.ndim and output.shape[0] > 1 else math.nan
+
+
+def _loss_figures(done: _Pass, batch: Batch) -> LossFigures | None:
+    if done.loss is None:
+        return None
+    figures = LossFigures(float(done.loss), done.name)
+    scores, target = _compared(done.output), batch.target
+    if scores is None or not isinstance(target, torch.Tensor):
+        return figures
+    entropy = _cross_entropy(scores, target, done.kind)
+    if entropy is not None:
+        each, rows = entropy
+        centred = rows - rows.mean(dim=-1, keepdim=True)
+        return LossFigures(
+            figures.value,
+            done.name,
+            cross_entropy=float(each.mean()),
+            entropy_error=float(each.std()) / math.sqrt(each.numel()) if each.numel() > 1 else 0.0,
+            classes=rows.shape[-1],
+            score_rms=_rms(centred),
+            output_rms=_rms(rows),
+        )
+    if target.is_floating_point() and target.numel() and done.kind is LossKind.SQUARED:
+        spread = float(target.float().std()) if target.numel() > 1 else math.nan
+        return LossFigures(
+            figures.value,
+            done.name,
+            target_mean=float(target.float().mean()),
+            target_std=spread,
+            output_rms=_rms(scores),
+        )
+    return figures
+
+
+def _cross_entropy(
+    scores: torch.Tensor, target: torch.Tensor, kind: LossKind | None
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Cross-entropy per labelled position and the scores there, where that is what is trained.
+
+    An output that carries its own loss (``OWN``) or a user's function is taken for a classifier where the labels fit
+    the scores and the loss is indeed close to their cross-entropy, shifted by one position or not.
+    """
+    if target.is_floating_point() or target.dtype is torch.bool or scores.ndim < 2:
+        return None
+    if kind is LossKind.CROSS_ENTROPY_SECOND:
+        scores = scores.movedim(1, -1)
+    elif kind not in (*_CLASSIFYING, LossKind.OWN, LossKind.OUTPUT_TARGET):
+        return None
+    if scores.shape[:-1] != target.shape or scores.shape[-1] < 2:
+        return None
+    rows, labels = scores.reshape(-1, scores.shape[-1]).float(), target.reshape(-1).long()
+    known = (labels >= 0) & (labels < rows.shape[-1])
+    if not bool(known.any()):
+        return None
+    rows, labels = rows[known], labels[known]
+    return F.cross_entropy(rows, labels, reduction="none"), rows

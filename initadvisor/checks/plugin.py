@@ -1,0 +1,128 @@
+"""The plug point of checks: a code, a severity, and a pure function from the context to findings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from initadvisor.checks.context import CheckContext
+from initadvisor.checks.finding import Finding, Location, Severity
+from initadvisor.errors import RegistryError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """What a check saw at one place; the runner makes a :class:`Finding` of all hits that repeat in every block.
+
+    Attributes:
+        paths: parameters or buffers concerned; empty for the whole model.
+        message: with the figure that proves it.
+        severity: where it differs from the check's.
+        remedy: where it differs from the check's.
+        where: where it can be mended, if the check knows better than "the owner of the first path".
+        weight: how far off it is; of the repeated hits, the one with the largest is quoted.
+    """
+
+    paths: tuple[str, ...]
+    message: str
+    severity: Severity | None = None
+    remedy: str = ""
+    where: Location | None = None
+    weight: float = 0.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that can be wrong.
+
+    Attributes:
+        code: stable, never reused; the hundreds are topics.
+        name: slug for people.
+        severity: of a typical hit.
+        summary: one line: what it looks for.
+        remedy: one sentence: what to do.
+        run: pure function of the context.
+        references: keys of :mod:`initadvisor.references`; empty where it is plain arithmetic.
+        mends: filling the paths concerned anew mends it.
+    """
+
+    code: str
+    name: str
+    severity: Severity
+    summary: str
+    remedy: str
+    run: Callable[[CheckContext], Iterable[Hit]]
+    references: tuple[str, ...] = ()
+    mends: bool = field(default=False, kw_only=True)
+
+    def findings(self, context: CheckContext) -> list[Finding]:
+        """Every finding of this check, repeated blocks told once."""
+        return _fold(self, list(self.run(context)), context)
+
+
+def template(path: str) -> str:
+    """A path with the numbers of repeated blocks replaced.
+
+    Example:
+        >>> template("layers.3.mlp.weight")
+        'layers.*.mlp.weight'
+    """
+    return ".".join("*" if part.isdigit() else part for part in path.split("."))
+
+
+def _fold(check: Check, hits: list[Hit], context: CheckContext) -> list[Finding]:
+    groups: dict[tuple[tuple[str, ...], Severity], list[Hit]] = {}
+    for hit in hits:
+        key = (tuple(dict.fromkeys(template(p) for p in hit.paths)), hit.severity or check.severity)
+        groups.setdefault(key, []).append(hit)
+    findings = []
+    for (_, severity), group in groups.items():
+        worst = max(group, key=lambda h: h.weight)
+        paths = tuple(dict.fromkeys(p for hit in group for p in hit.paths))
+        more = f" (the worst of {len(group)} alike)" if len(group) > 1 else ""
+        findings.append(
+            Finding(
+                code=check.code,
+                severity=severity,
+                path=paths[0] if paths else "",
+                paths=paths,
+                message=worst.message + more,
+                remedy=worst.remedy or check.remedy,
+                where=worst.where or (context.location_of(paths[0]) if paths else None),
+                references=check.references,
+                name=check.name,
+            )
+        )
+    return findings
+
+
+_CHECKS: dict[str, Check] = {}
+
+
+def register(check: Check) -> Check:
+    """Add a check.
+
+    Raises:
+        RegistryError: its code or name is taken.
+    """
+    if check.code in _CHECKS or any(c.name == check.name for c in _CHECKS.values()):
+        raise RegistryError(f"check {check.code} ({check.name}) is registered twice")
+    _CHECKS[check.code] = check
+    return check
+
+
+def registered() -> Iterator[Check]:
+    """All checks, by code."""
+    return iter(sorted(_CHECKS.values(), key=lambda c: c.code))
+
+
+def find(code: str) -> Check:
+    """The check with this code or name.
+
+    Raises:
+        RegistryError: unknown; the nearest is named.
+    """
+    for check in _CHECKS.values():
+        if code in (check.code, check.name):
+            return check
+    raise RegistryError(f'unknown check "{code}"; {nearest(code, _CHECKS)}')

@@ -1,0 +1,121 @@
+"""``check``: what is wrong with the weights as they are now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from initadvisor.checks.context import CheckContext
+from initadvisor.checks.figures import Figures
+from initadvisor.checks.finding import Finding
+from initadvisor.checks.passes import measure
+from initadvisor.checks.registry import checks
+from initadvisor.checks.source import owners_of, sources_of
+from initadvisor.data import Batch, check_finite, first_batch
+from initadvisor.errors import InputError
+from initadvisor.graph.analyze import analyze, require_trainable
+from initadvisor.graph.spec import ModelSpec
+
+
+def check(model: nn.Module, sample_batch: Any, *, loss: Callable[..., Any] | None = None) -> tuple[Finding, ...]:
+    """Audit the weights of a model as they are, without training.
+
+    One pass reads the model, one forward and one backward pass on the batch measure it. Afterwards weights, gradients,
+    buffers, flags, hooks and random states are what they were.
+
+    Args:
+        model: any module with weights on a real device.
+        sample_batch: ``(x, y)``, a dict, or an iterable of batches, of which the first is taken.
+        loss: ``(output, target) -> scalar`` or ``(model, batch) -> scalar``; inferred where it is None. Where none can
+            be inferred the checks of the loss keep silent, and a finding says so.
+
+    Returns:
+        Findings, the worst first, then by code. Parameters of repeated blocks are told in one finding.
+
+    Raises:
+        InputError: no module, nothing to train, a batch the model does not take, weights on ``meta``, or a loss that
+            cannot be called.
+        AnalysisError: the forward pass failed; the model's own error is quoted.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 3))
+        >>> _ = nn.init.constant_(model[0].weight, 0.1)
+        >>> found = check(model, (torch.randn(32, 8), torch.randint(3, (32,))))
+        >>> [(f.code, f.severity.value, f.path) for f in found][0]
+        ('INI104', 'error', '0.weight')
+    """
+    require_trainable(model)
+    lazy = any(is_lazy(t) for t in (*model.parameters(), *model.buffers()))
+    if lazy:
+        raise InputError(
+            f"{type(model).__name__} has lazy parameters, which have no values yet; call the model once first"
+        )
+    if any(p.is_meta for p in model.parameters()):
+        raise InputError(f"{type(model).__name__} has weights on the meta device, which hold no values; fill it first")
+    batch = first_batch(model, sample_batch)
+    check_finite(batch)
+    spec = analyze(model, batch)
+    return audit(gather(model, batch, spec, loss))
+
+
+def gather(
+    model: nn.Module, batch: Batch, spec: ModelSpec, loss: Callable[..., Any] | None, figures: Figures | None = None
+) -> CheckContext:
+    """Everything the checks look at.
+
+    Args:
+        model: as for :func:`check`.
+        batch: one batch, taken apart.
+        spec: reading of the model.
+        loss: the user's or None.
+        figures: of passes that were already run; None runs them.
+    """
+    floating = {path: p.detach() for path, p in model.named_parameters() if p.is_floating_point() or p.is_complex()}
+    buffers = {path: b.detach() for path, b in model.named_buffers() if b is not None and b.is_floating_point()}
+    return CheckContext(
+        spec=spec,
+        tensors=floating,
+        buffers={path: b for path, b in buffers.items() if not b.is_meta},
+        figures=measure(model, batch, spec, loss) if figures is None else figures,
+        padding=_padding_rows(model),
+        owners=owners_of(model),
+        sources=tuple(sources_of(model)),
+        module_classes={name: type(m).__mro__ for name, m in model.named_modules(remove_duplicate=False)},
+        settings=_settings(model),
+    )
+
+
+def audit(context: CheckContext, codes: Iterable[str] | None = None) -> tuple[Finding, ...]:
+    """Run the checks on what was gathered.
+
+    Args:
+        context: as :func:`gather` makes it.
+        codes: those to run; None runs all.
+    """
+    wanted = None if codes is None else set(codes)
+    with torch.no_grad():
+        found = [f for c in checks() if wanted is None or c.code in wanted for f in c.findings(context)]
+    order = {p.path: i for i, p in enumerate(context.spec.params)}
+    return tuple(sorted(found, key=lambda f: (f.severity.rank, f.code, order.get(f.path, -1))))
+
+
+def _padding_rows(model: nn.Module) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name, module in model.named_modules():
+        row = getattr(module, "padding_idx", None)
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and isinstance(row, int):
+            found[f"{name}.weight" if name else "weight"] = row
+    return found
+
+
+def _settings(model: nn.Module) -> dict[str, float]:
+    """Numbers of the configuration a model carries, which its source speaks of by name."""
+    config: Any = getattr(model, "config", None)
+    values = config.to_dict() if hasattr(config, "to_dict") else config if isinstance(config, dict) else {}
+    return {
+        str(k): float(v) for k, v in dict(values).items() if isinstance(v, (int, float)) and not isinstance(v, bool)
+    }

@@ -1,0 +1,313 @@
+"""INI40x: what happens to the signal and to its gradient on the way through the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from initadvisor.checks.context import CheckContext
+from initadvisor.checks.figures import LayerFigures
+from initadvisor.checks.finding import Severity
+from initadvisor.checks.plugin import Check, Hit
+from initadvisor.graph.spec import NormStyle
+from initadvisor.types import WEIGHT_ROLES, Role
+
+CHANCE_DEAD = 0.5
+"""Largest share of units that symmetric weights leave dead on average: one half, where all samples are alike."""
+
+DEAD_ERRORS = 4.0
+"""Standard errors above that from which it is no chance; the error is half over the root of the number of units."""
+
+FEWEST_UNITS = 16
+
+SATURATED = 0.5
+"""Share of values in the flat ends of a bounded activation from which most of the gradient is lost; unit-variance
+inputs leave 0.8% there for tanh, an edge-of-chaos sigmoid 7%."""
+
+FEWEST_DEPTHS = 5
+"""Depths below which a trend is not told from two unlike layers."""
+
+TREND = 100.0
+"""Factor from first to last layer that is told; wide nets at criticality drift by less than 3 over 50 layers."""
+
+HOPELESS = 1e6
+"""Factor from which single precision and any one learning rate lose the far end."""
+
+CERTAIN = 5.0
+"""Standard errors of the slope of log size over depth from which the trend is geometric and no jump."""
+
+UNVARIED = 1e-3
+"""Spread of the outputs over samples, relative to their size, below which the model says the same of everything."""
+
+ONE_HOT = 0.9
+"""Mean largest attention weight from which attention looks at one key only, and the softmax passes no gradient."""
+
+FEWEST_KEYS = 8
+"""Keys below which a large weight is no wonder."""
+
+FLOAT16_MAX = 65504.0
+FLOAT16_NORMAL = 6.1e-5
+"""Largest number of float16, and the smallest it holds with full precision."""
+
+MANY_BRANCHES = 8
+STREAM_GROWTH = 4.0
+"""Growth of the residual stream from first to last sum that is told: 94% of what the head reads is then the sum of the
+branches, and each block near the end changes it by little."""
+
+_OFF_THE_PATH = frozenset({Role.OUTPUT, Role.ROUTER, Role.MODULATION, Role.ADAPTER_IN, Role.ADAPTER_OUT})
+
+
+def _dead(context: CheckContext) -> Iterator[Hit]:
+    for layer in context.figures.layers:
+        if layer.units < FEWEST_UNITS or not layer.dead or layer.samples < 2:
+            continue
+        share = layer.dead / layer.units
+        if share <= CHANCE_DEAD + DEAD_ERRORS * 0.5 / math.sqrt(layer.units):
+            continue
+        every = layer.dead == layer.units
+        yield Hit(
+            (layer.path,),
+            f"{layer.dead} of {layer.units} {layer.activation} units are zero on all {layer.samples} values of the "
+            "batch" + (": no gradient passes" if every else ""),
+            severity=Severity.ERROR if every else None,
+            weight=share,
+        )
+
+
+def _saturated(context: CheckContext) -> Iterator[Hit]:
+    for layer in context.figures.layers:
+        if layer.saturated_share > SATURATED:
+            yield Hit(
+                (layer.path,),
+                f"{layer.saturated_share:.0%} of its {layer.activation} outputs lie in the flat ends "
+                f"(pre-activations of RMS {layer.rms:.3g})",
+                weight=layer.saturated_share,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """A straight line through log size over depth.
+
+    Attributes:
+        per_layer: factor from one depth to the next.
+        total: factor from the first depth to the last.
+        first, last: the depths.
+        errors: the slope in units of its standard error.
+    """
+
+    per_layer: float
+    total: float
+    first: int
+    last: int
+    errors: float
+
+
+def trend(depths: Sequence[int], sizes: Sequence[float]) -> Trend | None:
+    """The geometric trend of positive sizes over depth; layers of equal depth count as one, by their log mean.
+
+    Returns:
+        None where there are fewer than five depths.
+
+    Example:
+        >>> t = trend([1, 2, 3, 4, 5], [1.0, 0.5, 0.25, 0.125, 0.0625])
+        >>> round(t.per_layer, 6), round(t.total, 6)
+        (0.5, 0.0625)
+    """
+    by_depth: dict[int, list[float]] = {}
+    for depth, size in zip(depths, sizes, strict=True):
+        if size > 0 and math.isfinite(size):
+            by_depth.setdefault(depth, []).append(math.log(size))
+    if len(by_depth) < FEWEST_DEPTHS:
+        return None
+    x = torch.tensor(sorted(by_depth), dtype=torch.float64)
+    y = torch.tensor([sum(by_depth[int(d)]) / len(by_depth[int(d)]) for d in x], dtype=torch.float64)
+    dx = x - x.mean()
+    slope = float((dx * (y - y.mean())).sum() / dx.square().sum())
+    rest = y - y.mean() - slope * dx
+    error = math.sqrt(float(rest.square().sum()) / (len(x) - 2) / float(dx.square().sum()))
+    reach = float(x[-1] - x[0])
+    errors = abs(slope) / max(error, 1e-12)
+    # Sizes near the limits of a double would overflow the exponential.
+    total = math.exp(max(-700.0, min(700.0, slope * reach)))
+    return Trend(math.exp(slope), total, int(x[0]), int(x[-1]), errors)
+
+
+def _trending(size: Callable[[LayerFigures], float], what: str) -> Callable[[CheckContext], Iterator[Hit]]:
+    def run(context: CheckContext) -> Iterator[Hit]:
+        layers = [
+            layer
+            for layer in context.figures.layers
+            if layer.path in context.spec
+            and context.spec[layer.path].role in WEIGHT_ROLES - _OFF_THE_PATH
+            and size(layer) > 0
+        ]
+        found = trend([context.spec[layer.path].depth for layer in layers], [size(layer) for layer in layers])
+        if found is None or found.errors < CERTAIN:
+            return
+        factor = max(found.total, 1 / found.total)
+        if factor < TREND:
+            return
+        per_layer = found.per_layer
+        yield Hit(
+            tuple(layer.path for layer in layers),
+            f"{what} {'grow' if per_layer > 1 else 'shrink'} by ×{per_layer:.3g} per layer with depth, "
+            f"×{found.total:.3g} from depth {found.first} to {found.last}",
+            severity=Severity.ERROR if factor > HOPELESS else None,
+            weight=factor,
+        )
+
+    return run
+
+
+def _collapse(context: CheckContext) -> Iterator[Hit]:
+    figures = context.figures
+    heads = [p for p in context.spec.params if p.role is Role.OUTPUT]
+    if not figures.varied or figures.samples < 2 or not figures.output_rms > 0:
+        return
+    if any(context.is_zero(h.tied_to or h.path) for h in heads):
+        return  # a head at zero says the same of everything, on purpose
+    if figures.output_variation < UNVARIED:
+        flat = [layer.path for layer in figures.layers if layer.variation < UNVARIED]
+        yield Hit(
+            tuple(flat[:1]) or tuple(h.path for h in heads[:1]),
+            f"outputs differ between the {figures.samples} samples by {figures.output_variation:.2g} of their size",
+        )
+
+
+def _sharp_attention(context: CheckContext) -> Iterator[Hit]:
+    for seen in context.figures.attentions:
+        if seen.keys >= FEWEST_KEYS and seen.largest_weight > ONE_HOT:
+            yield Hit(
+                (seen.path,),
+                f"attention puts {seen.largest_weight:.0%} on one of {seen.keys} keys (logits spread by "
+                f"{seen.logit_std:.3g})",
+                weight=seen.largest_weight,
+            )
+
+
+def _range(context: CheckContext) -> Iterator[Hit]:
+    for layer in context.figures.layers:
+        if not layer.finite:
+            weights_fine = all(context.finite(p) for p in context.tensors)
+            if weights_fine:
+                yield Hit((layer.path,), "its output is not finite although every weight is", severity=Severity.ERROR)
+            return  # what comes behind it follows
+    for layer in context.figures.layers:
+        if layer.largest > FLOAT16_MAX:
+            yield Hit((layer.path,), f"its output reaches {layer.largest:.3g}", weight=layer.largest)
+    for param in context.params:
+        if param.dtype is torch.float16 and param.role in WEIGHT_ROLES and context.finite(param.path):
+            s = context.statistics(param.path)
+            if 0 < s.std < FLOAT16_NORMAL:
+                yield Hit((param.path,), f"a float16 weight of std {s.std:.2g}", severity=Severity.WARNING)
+
+
+def _unscaled_residuals(context: CheckContext) -> Iterator[Hit]:
+    branches = [b for b in context.spec.branches if b.style is NormStyle.PRE_NORM and b.last]
+    stream = context.figures.stream
+    if len(branches) < MANY_BRANCHES or len(stream) < MANY_BRANCHES or stream[0] <= 0:
+        return
+    if any(b.scale or b.last_norm or b.constant != 1.0 for b in branches):
+        return
+    ratios = []
+    for branch in branches:
+        ends = [w for w in branch.last if context.finite(w)]
+        others = [w for w in branch.params if w not in branch.last and context.finite(w)]
+        if not ends or not others:
+            return
+        end, other = (min(context.statistics(w).std for w in group) for group in (ends, others))
+        ratios.append(end / other if other > 0 else math.inf)
+    scaled = 2 / math.sqrt(len(branches))
+    growth = stream[-1] / stream[0]
+    if min(ratios) > scaled and growth > STREAM_GROWTH:
+        yield Hit(
+            tuple(dict.fromkeys(w for b in branches for w in b.last)),
+            f"none of {len(branches)} residual branches writes less than its own weights' scale; the stream grows "
+            f"×{growth:.3g} (RMS {stream[0]:.3g} to {stream[-1]:.3g})",
+        )
+
+
+CHECKS = (
+    Check(
+        "INI401",
+        "dead-units",
+        Severity.WARNING,
+        "units whose activation is zero on the whole batch",
+        "Centre the biases at zero and scale the weights by the activation's gain.",
+        _dead,
+        ("he2015",),
+        mends=True,
+    ),
+    Check(
+        "INI402",
+        "saturated-units",
+        Severity.WARNING,
+        "a bounded activation that sits in its flat ends",
+        "Scale the weights before it down to its gain over √fan_in.",
+        _saturated,
+        ("glorot2010",),
+        mends=True,
+    ),
+    Check(
+        "INI403",
+        "signal-trend",
+        Severity.WARNING,
+        "forward signals that grow or shrink geometrically with depth",
+        "Use the gain that belongs to the activation (He for ReLU), or normalise.",
+        _trending(lambda layer: layer.rms, "layer outputs"),
+        ("he2015", "poole2016"),
+        mends=True,
+    ),
+    Check(
+        "INI404",
+        "gradient-trend",
+        Severity.WARNING,
+        "gradients that grow or shrink geometrically with depth",
+        "Use the gain that belongs to the activation's slope, orthogonal weights, or residual connections.",
+        _trending(lambda layer: layer.grad_norm, "gradients"),
+        ("glorot2010", "schoenholz2017"),
+        mends=True,
+    ),
+    Check(
+        "INI405",
+        "collapsed-output",
+        Severity.WARNING,
+        "an output that hardly depends on the input",
+        "Raise the gain of the hidden layers (sigmoid needs about 4.8), or normalise.",
+        _collapse,
+        ("schoenholz2017",),
+        mends=True,
+    ),
+    Check(
+        "INI406",
+        "one-hot-attention",
+        Severity.WARNING,
+        "attention that looks at a single key before it has learned anything",
+        "Scale queries and keys down, or divide the logits by √head size.",
+        _sharp_attention,
+        ("vaswani2017",),
+        mends=True,
+    ),
+    Check(
+        "INI407",
+        "number-range",
+        Severity.INFO,
+        "numbers that leave the range of a number type: not finite, or beyond what float16 holds",
+        "Scale the weights before it down; under float16 autocast this becomes infinite.",
+        _range,
+    ),
+    Check(
+        "INI408",
+        "unscaled-residual-outputs",
+        Severity.INFO,
+        "a deep pre-norm model none of whose residual outputs is scaled by depth",
+        "Divide the weights that write to the residual stream by √(number of branches), as GPT-2 does.",
+        _unscaled_residuals,
+        ("radford2019", "zhang2019fixup"),
+        mends=True,
+    ),
+)
