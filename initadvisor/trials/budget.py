@@ -65,7 +65,8 @@ class Plan:
         rungs: in order.
         refine: trainings of refined schemes, to the last rung's horizon.
         confirm_steps: length of the confirming trainings.
-        confirm_seeds: fresh seeds of the confirmation.
+        confirm_seeds: fresh seeds of the confirmation at most.
+        first_look: seeds after which a clear case is settled.
         length: full length, or the one assumed.
     """
 
@@ -76,6 +77,7 @@ class Plan:
     refine: int
     confirm_steps: int
     confirm_seeds: int
+    first_look: int
     length: int
 
     @property
@@ -108,7 +110,8 @@ class Level:
         draws: seeds of the rungs.
         refine: trainings of refined schemes.
         confirm_share: length of the confirming trainings as a share of the full length.
-        confirm_seeds: fresh seeds. Five are the fewest with which an exact binomial test reaches 5%.
+        confirm_seeds: fresh seeds. Five are the fewest with which an exact binomial test reaches 4%.
+        first_look: seeds after which a clear case is settled.
     """
 
     shares: tuple[float, ...]
@@ -116,15 +119,17 @@ class Level:
     refine: int
     confirm_share: float
     confirm_seeds: int
+    first_look: int
 
 
 LEVELS = {
-    "fast": Level((0.05, 0.10), 1, 0, 0.5, 5),
-    "standard": Level((0.05, 0.10, 0.20), 2, 0, 1.0, 5),
-    "thorough": Level((0.10, 0.20, 0.40), 3, 12, 1.0, 8),
+    "fast": Level((0.05, 0.10, 0.20), 1, 0, 0.5, 5, 3),
+    "standard": Level((0.05, 0.10, 0.20, 0.50), 2, 0, 1.0, 5, 3),
+    "thorough": Level((0.10, 0.20, 0.40, 0.80), 3, 12, 1.0, 8, 4),
 }
 """Horizons follow the measurements of how far ahead a short training sees: a pick at 5, 10, 20% of training has a
-median regret of .23, .10, .02. Everything starts at 5%, a quarter is seen at 20%, two finalists run in full."""
+median regret of .23, .10, .02. Everything starts at 5%, a quarter is seen at 20%, an eighth at half (where the best
+rate of the end shows), and the last two run in full."""
 
 
 def build_plan(level: Level, scale: float, *, candidates: int, rates: int, length: int) -> Plan:
@@ -140,7 +145,17 @@ def build_plan(level: Level, scale: float, *, candidates: int, rates: int, lengt
         else:
             rungs.append(Rung(steps, alive, min(rates, RACE_RATES)))
     confirm = min(length, max(round(level.confirm_share * length * scale), rungs[-1].steps))
-    return Plan(candidates, rates, level.draws, tuple(rungs), level.refine, confirm, level.confirm_seeds, length)
+    return Plan(
+        candidates,
+        rates,
+        level.draws,
+        tuple(rungs),
+        level.refine,
+        confirm,
+        level.confirm_seeds,
+        level.first_look,
+        length,
+    )
 
 
 def plan_for_steps(limit: int, *, candidates: int, rates: int, length: int) -> Plan:

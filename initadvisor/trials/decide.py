@@ -11,6 +11,13 @@ from initadvisor.trials.result import Verdict
 ALPHA = 0.05
 """Rate of false switches that is accepted: one-sided, on seeds no selection has seen."""
 
+FIRST_ALPHA = 0.01
+"""Part of :data:`ALPHA` spent on a first look after a few seeds. Effects that make a net train at all pass it on three
+seeds and save the others; Bonferroni's split keeps the rate of false switches, whatever the looks have in common."""
+
+LAST_ALPHA = ALPHA - FIRST_ALPHA
+"""The rest, for the last look; five seeds on which only the current weights die (p = 1/32) pass it."""
+
 CONFIDENCE = 1 - 2 * ALPHA
 """Level of the two-sided interval whose lower end is that one-sided bound."""
 
@@ -71,7 +78,33 @@ def smallest_effect(final: float, initial: float) -> float:
     return max(EFFECT_SHARE * abs(final) if math.isfinite(final) else 0.0, EFFECT_OF_DROP * drop)
 
 
-def decide(pairs: Sequence[Pair], smallest: float) -> Finding:
+def look(pairs: Sequence[Pair], smallest: float, *, first: int, planned: int) -> tuple[Finding, bool]:
+    """Judge the seeds there are so far, and say whether more are needed.
+
+    A first look may switch at :data:`FIRST_ALPHA` or give up where nothing speaks for the challenger (which costs no
+    false switch); the last one judges at :data:`LAST_ALPHA`.
+
+    Args:
+        pairs: one per fresh seed, so far.
+        smallest: least effect that matters.
+        first: seeds of the first look.
+        planned: seeds of the last.
+
+    Returns:
+        The finding, and whether it is final.
+
+    Example:
+        >>> found, final = look([Pair(s, 2.3, 0.1 + 0.01 * s) for s in range(3)], 0.02, first=3, planned=5)
+        >>> found.verdict.value, final
+        ('switch', True)
+    """
+    if len(pairs) >= planned:
+        return decide(pairs, smallest, LAST_ALPHA), True
+    finding = decide(pairs, smallest, FIRST_ALPHA)
+    return finding, len(pairs) >= first and finding.verdict is not Verdict.UNDECIDED
+
+
+def decide(pairs: Sequence[Pair], smallest: float, alpha: float = ALPHA) -> Finding:
     """Judge paired trainings on seeds that took no part in choosing the challenger.
 
     Deaths come first, by an exact test on the seeds where only one side died; otherwise Student's t on the paired
@@ -80,6 +113,8 @@ def decide(pairs: Sequence[Pair], smallest: float) -> Finding:
     Args:
         pairs: one per fresh seed.
         smallest: least effect that matters.
+        alpha: rate of false switches this judgement may have. The p that is given back is scaled so that it is always
+            :data:`ALPHA` that it has to stay below.
 
     Example:
         >>> decide([Pair(s, 2.3, 0.1 + 0.01 * s) for s in range(5)], 0.02).verdict.value
@@ -94,7 +129,7 @@ def decide(pairs: Sequence[Pair], smallest: float) -> Finding:
     if only_challenger:
         dead = sum(p.challenger_died for p in pairs)
         why = f"the challenger's training broke down on {dead} of {count} fresh seeds"
-        return _by_deaths(pairs, smallest, Verdict.KEEP, why)
+        return _by_deaths(pairs, smallest, alpha, Verdict.KEEP, why)
     if only_current:
         # McNemar's exact test: under no difference each such seed is a fair coin.
         p = 0.5**only_current
@@ -102,26 +137,28 @@ def decide(pairs: Sequence[Pair], smallest: float) -> Finding:
         other = "less often" if any(p.challenger_died for p in pairs) else "on none"
         seeds = f"on {dead} of {count} fresh seeds"
         why = f"{seeds} training broke down with the current weights, with the challenger {other}"
-        verdict = Verdict.SWITCH if p <= ALPHA else Verdict.UNDECIDED
-        return _by_deaths(pairs, smallest, verdict, why, p)
+        verdict = Verdict.SWITCH if p <= alpha else Verdict.UNDECIDED
+        return _by_deaths(pairs, smallest, alpha, verdict, why, min(1.0, p * ALPHA / alpha))
     alive = [p for p in pairs if not p.current_died]
     if not alive:
         why = f"training broke down on all {count} fresh seeds, whichever the weights"
         return Finding(Verdict.KEEP, 0.0, (-math.inf, math.inf), 1.0, smallest, why)
-    return _by_difference([p.current - p.challenger for p in alive], smallest)
+    return _by_difference([p.current - p.challenger for p in alive], smallest, alpha)
 
 
-def _by_deaths(pairs: Sequence[Pair], smallest: float, verdict: Verdict, why: str, p: float = 1.0) -> Finding:
+def _by_deaths(
+    pairs: Sequence[Pair], smallest: float, alpha: float, verdict: Verdict, why: str, p: float = 1.0
+) -> Finding:
     current = sum(pair.current_died for pair in pairs)
     challenger = sum(pair.challenger_died for pair in pairs)
     if current == len(pairs) and challenger == 0:
         return Finding(verdict, math.inf, (math.inf, math.inf), p, smallest, why)
     both = [pair.current - pair.challenger for pair in pairs if not (pair.current_died or pair.challenger_died)]
-    effect, interval, _ = _t_test(both, smallest) if both else (0.0, (-math.inf, math.inf), 1.0)
+    effect, interval, _ = _t_test(both, smallest, alpha) if both else (0.0, (-math.inf, math.inf), 1.0)
     return Finding(verdict, effect, interval, p, smallest, why)
 
 
-def _t_test(differences: Sequence[float], smallest: float) -> tuple[float, tuple[float, float], float]:
+def _t_test(differences: Sequence[float], smallest: float, alpha: float) -> tuple[float, tuple[float, float], float]:
     """Mean, two-sided interval and one-sided p of a mean not above ``smallest``."""
     from scipy.stats import t as student
 
@@ -133,12 +170,13 @@ def _t_test(differences: Sequence[float], smallest: float) -> tuple[float, tuple
     error = math.sqrt(variance / count)
     if error == 0:
         return mean, (mean, mean), 0.0 if mean > smallest else 1.0
-    reach = float(student.ppf(1 - ALPHA, count - 1)) * error
+    reach = float(student.ppf(1 - alpha, count - 1)) * error
     return mean, (mean - reach, mean + reach), float(student.sf((mean - smallest) / error, count - 1))
 
 
-def _by_difference(differences: Sequence[float], smallest: float) -> Finding:
-    effect, interval, p = _t_test(differences, smallest)
+def _by_difference(differences: Sequence[float], smallest: float, alpha: float) -> Finding:
+    effect, interval, p = _t_test(differences, smallest, alpha)
+    p = min(1.0, p * ALPHA / alpha)
     seeds = f"on {len(differences)} fresh seeds"
     if p <= ALPHA:
         bound = f"at least {interval[0]:.3g} at {1 - ALPHA:.0%} confidence"

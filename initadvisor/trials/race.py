@@ -15,7 +15,7 @@ from initadvisor.errors import InputError
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.trials.budget import SWEEP_SEEDS, Budget, Plan, Rung, read_budget, refit
-from initadvisor.trials.decide import CONFIDENCE, Pair, decide, smallest_effect
+from initadvisor.trials.decide import CONFIDENCE, Finding, Pair, look, smallest_effect
 from initadvisor.trials.diagnose import Figures, diagnose
 from initadvisor.trials.engine import Engine
 from initadvisor.trials.gate import Passed, gate, weights_digest
@@ -258,16 +258,25 @@ class _Race:
             left = self.budget.seconds - self.elapsed
             rate = self.engine.steps / self.elapsed if self.engine.steps else 1.0
             self._keep_plan(refit(self.plan, len(self.plan.rungs), int(left * rate)))
-        horizon = self.plan.confirm_steps
-        evals = evaluation_steps(horizon)
-        seeds = self._seeds("confirm", self.plan.confirm_seeds)
-        keys = [MemberKey("confirm", s.scheme, seed, s.lr) for seed in seeds for s in self.finalists]
+        horizon, plan = self.plan.confirm_steps, self.plan
         names = " against ".join(s.scheme for s in reversed(self.finalists))
-        self._advance(keys, horizon, evals, f"confirming {names} on {len(seeds)} fresh seeds, {horizon} steps each")
+        for count in (plan.first_look, plan.confirm_seeds):
+            seeds = self._seeds("confirm", count)
+            keys = [MemberKey("confirm", s.scheme, seed, s.lr) for seed in seeds for s in self.finalists]
+            message = f"confirming {names} on {len(seeds)} fresh seeds, {horizon} steps each"
+            self._advance(keys, horizon, evaluation_steps(horizon), message)
+            if self._finding()[1] or self._out_of_time(2 * (plan.confirm_seeds - count) * horizon):
+                break
         for s in self.finalists:
             draws = [self.states[MemberKey("confirm", s.scheme, seed, s.lr)] for seed in seeds]
             value = math.fsum(d.best(horizon) for d in draws) / len(draws)
             self.log.finish(MemberKey("confirm", s.scheme, 0, s.lr), Status.COMPLETED, value)
+
+    def _out_of_time(self, steps: int) -> bool:
+        """Whether so many more steps would overrun a budget in seconds."""
+        if self.budget.level is not None or self.budget.seconds is None or not self.engine.steps:
+            return False
+        return self.elapsed + steps * self.elapsed / self.engine.steps > self.budget.seconds
 
     # -- telling -------------------------------------------------------------------------------------------------
 
@@ -284,6 +293,15 @@ class _Race:
                 pairs.append(Pair(seed, a.best(horizon), b.best(horizon), a.dead, b.dead))
         return pairs
 
+    def _finding(self) -> tuple[Finding, bool]:
+        """What the fresh seeds say so far, and whether that is final."""
+        assert self.finalists is not None
+        assert self.plan is not None
+        pairs = self._pairs()
+        final = math.fsum(p.current for p in pairs) / len(pairs) if pairs else self.finalists[0].heldout
+        smallest = smallest_effect(final, self._initial_loss())
+        return look(pairs, smallest, first=self.plan.first_look, planned=self.plan.confirm_seeds)
+
     def _decision(self) -> Decision:
         pairs = self._pairs()
         best = self.contest.best_of(CURRENT)
@@ -297,8 +315,7 @@ class _Race:
                 self._scope(0), (why,), (), self.interrupted,
             )  # fmt: skip
         current, challenger = self.finalists
-        final = math.fsum(p.current for p in pairs) / len(pairs) if pairs else current.heldout
-        finding = decide(pairs, smallest_effect(final, self._initial_loss()))
+        finding, _ = self._finding()
         switch = finding.verdict is Verdict.SWITCH
         return Decision(
             verdict=finding.verdict,

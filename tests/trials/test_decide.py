@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from initadvisor.trials.decide import ALPHA, Pair, decide, smallest_effect
+from initadvisor.trials.decide import ALPHA, Pair, decide, look, smallest_effect
 from initadvisor.trials.result import Verdict
 
 DRAWS = 1500
@@ -51,6 +51,36 @@ def test_an_effect_exactly_at_the_least_that_matters_is_no_reason_to_switch() ->
         )
         switches += decide(pairs_of(current, challenger), 0.05).verdict is Verdict.SWITCH
     assert switches <= allowed(ALPHA, DRAWS)
+
+
+@pytest.mark.parametrize("noise", ["normal", "heavy"])
+@pytest.mark.parametrize(("first", "planned"), [(3, 5), (4, 8)])
+def test_looking_twice_keeps_the_rate_of_false_switches(noise: str, first: int, planned: int) -> None:
+    """The whole procedure as the race runs it, on made-up tables without a true difference."""
+    rng = np.random.default_rng(first)
+    false = early = 0
+    for _ in range(DRAWS):
+        draw = rng.normal(size=(2, planned)) if noise == "normal" else rng.standard_t(3, size=(2, planned))
+        pairs = pairs_of(*(1 + 0.1 * draw))
+        finding, final = look(pairs[:first], 0.0, first=first, planned=planned)
+        early += final
+        if not final:
+            finding, final = look(pairs, 0.0, first=first, planned=planned)
+        assert final
+        false += finding.verdict is Verdict.SWITCH
+    assert false <= allowed(ALPHA, DRAWS)
+    assert early > DRAWS / 3, "half of the time nothing speaks for the challenger, and that is soon seen"
+
+
+def test_clear_effects_are_settled_at_the_first_look() -> None:
+    rng = np.random.default_rng(2)
+    settled = 0
+    for _ in range(200):
+        pairs = pairs_of(2.3 + 0.01 * rng.normal(size=3), 0.15 + 0.02 * rng.normal(size=3))
+        finding, final = look(pairs, 0.02, first=3, planned=5)
+        settled += final and finding.verdict is Verdict.SWITCH
+        assert finding.p <= 1
+    assert settled == 200
 
 
 def test_large_effects_are_found() -> None:
