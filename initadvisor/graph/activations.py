@@ -15,7 +15,7 @@ from initadvisor.graph.kinds import Kind, words
 from initadvisor.graph.opgraph import Op, Ref, Source
 from initadvisor.graph.responses import Args, Elementwise, grid, is_affine, recognise
 
-_CASTS = words("to type float double half bfloat16 type_as contiguous clone detach data alias")
+_CASTS = words("to type float double half bfloat16 type_as contiguous clone detach data")
 _COMPARISONS = words("gt lt ge le eq ne greater less greater_equal less_equal __gt__ __lt__ __ge__ __le__")
 _PICKS = frozenset({"where", "masked_fill", "maximum", "minimum"})
 _NOT_ELEMENTWISE = frozenset({"glu"})

@@ -8,6 +8,8 @@ control flow is no obstacle. Tensors are known by weak identity: nothing is kept
 from __future__ import annotations
 
 import copy
+import sys
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -270,12 +272,14 @@ _OUTPUT_NESTING = 8
 
 @contextmanager
 def _eager() -> Iterator[None]:
-    """Run what was compiled as it was written."""
+    """Run what was compiled as it was written; where nothing can have been, spare the compiler's long import."""
     stance = getattr(torch.compiler, "set_stance", None)
-    if stance is None:
+    if stance is None or "torch._dynamo" not in sys.modules:
         yield
         return
-    with stance("force_eager"):
+    with warnings.catch_warnings(), stance("force_eager"):
+        # The hooks that follow the modules are taken off again before anything is compiled.
+        warnings.filterwarnings("ignore", message=r"Using `torch\.compile\(module\)` when there are global hooks")
         yield
 
 

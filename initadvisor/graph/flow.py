@@ -44,7 +44,8 @@ _CASTS = words(
 """Ops that leave a value what it is, up to its type."""
 
 
-_VECTOR_PRODUCTS = frozenset({"mv", "dot", "vdot", "vecdot"})
+_PRODUCTS = words("mv dot vdot vecdot matmul rmatmul mm bmm addmm addmv addbmm baddbmm einsum inner tensordot")
+"""Contractions that do not say which operand is the weight."""
 
 
 class Flow:
@@ -90,8 +91,8 @@ class Flow:
     def _read(self, op: Op) -> None:
         batch = any(self.from_batch[i] for i in op.inputs)
         readings = read_weights(op, self.values, self.is_pure) or self._table_read(op)
-        if op.name in _VECTOR_PRODUCTS and not batch:
-            readings = []  # a power iteration over the weight, as spectral norm makes one
+        if readings and op.name in _PRODUCTS and not any(self._is_data(i) for i in readings[0].data):
+            readings = []  # a weight and a constant: part of a parametrization (power iteration, a fixed basis)
         layers = []
         for reading in readings:
             layer = Layer(len(self.layers), op.index, reading, op.outputs[0])
@@ -116,8 +117,11 @@ class Flow:
             signal = _is_signal(self.values[out].dtype)
             self.state[out] = state if signal else State.COLD
             self.origins[out] = origins if signal else frozenset()
-            self.depth[out] = level
+            self.depth[out] = level if signal else 0  # what is chosen by an index is no deeper for it
             self.from_batch[out] = batch
+
+    def _is_data(self, value: int) -> bool:
+        return self.is_live(value) or self.from_batch[value]
 
     def _table_read(self, op: Op) -> list[Reading]:
         """A parameter indexed by integers of the batch is a table that is looked up."""
@@ -132,6 +136,8 @@ class Flow:
     def _kind(self, op: Op) -> Kind:
         name = op.name
         live = {i for i in op.inputs if self.state[i] is State.LIVE}
+        if name == "alias" and len(live) > 1:
+            return Kind.JOIN  # written to through another view
         if name in kinds.CONTRACTIONS:
             uses = sum(self.state[i] is State.LIVE for i in op.inputs)
             return Kind.MIX if uses > 1 else Kind.CARRY

@@ -44,6 +44,7 @@ class LayerFacts:
         last: its output is what the branch adds.
         partner: the use whose output it is multiplied with.
         note: why the confidence is low.
+        axes: the weight's axes where later ops tell more than its own (an axis of experts), else empty.
     """
 
     layer: Layer
@@ -54,6 +55,7 @@ class LayerFacts:
     last: bool = False
     partner: Layer | None = None
     note: str = ""
+    axes: str = ""
 
 
 class LayerReader:
@@ -73,6 +75,7 @@ class LayerReader:
         self.facts = [self._read(layer) for layer in flow.layers]
         self._gates()
         self._adapters()
+        self._experts()
 
     # ---- facts about values
 
@@ -324,6 +327,21 @@ class LayerReader:
                 facts.role, facts.confidence = role, Confidence.CERTAIN
                 facts.pieces = []
                 facts.note = f"low-rank update beside {self.flow.graph.ops[beside.op].module}"
+
+    def _experts(self) -> None:
+        """An axis that a later weight keeps apart enumerates maps here too: every expert reads the same input."""
+        for facts, reach in zip(self.facts, self.reaches, strict=True):
+            own = facts.layer.reading
+            if own.axes.count("o") < 2:
+                continue
+            shape = self.flow.values[own.weight].shape
+            for label in reach.labels("layer"):
+                for later in self.flow.layers_of[label[1]]:
+                    kept = self.flow.values[later.reading.weight].shape
+                    counts = {n for n, a in zip(kept, later.reading.axes, strict=True) if a == "b"}
+                    first = own.axes.index("o")
+                    if shape[first] in counts:
+                        facts.axes = own.axes[:first] + "b" + own.axes[first + 1 :]
 
     def _mixed_parts(self, facts: LayerFacts, reach: Reach) -> None:
         """Linear maps whose features go to different kinds of places (a state-space layer's x, z, dt, B, C)."""

@@ -17,6 +17,9 @@ _PASSES_SHORTCUT = frozenset({Kind.CARRY, Kind.NORM, Kind.SUM, Kind.BEND})
 _CANDIDATES = 48
 """Values of a shortcut that are tried as the fork, latest first; in every model seen the first few suffice."""
 
+_SCORE_STEPS = 12
+"""Masks, scales and casts between scores and their softmax."""
+
 
 @dataclass
 class Path:
@@ -69,7 +72,7 @@ def find_residuals(flow: Flow, bends: Bends) -> Residuals:
         if flow.kind_of(op) is not Kind.SUM or op.index in bends.inner:
             continue
         sides = [v for v in dict.fromkeys(op.inputs) if flow.is_live(v)]
-        if len(sides) != 2:
+        if len(sides) != 2 or _makes_scores(flow, op, sides):
             continue
         paths = _identity(flow, found, op, sides[0], sides[1]) or _identity(flow, found, op, sides[1], sides[0])
         paths = paths or _projected(flow, bends, found, op, sides)
@@ -80,6 +83,35 @@ def find_residuals(flow: Flow, bends: Bends) -> Residuals:
                 found.paths.append(path)
                 found.forks.add(path.fork)
     return found
+
+
+def _makes_scores(flow: Flow, op: Op, sides: list[int]) -> bool:
+    """Attention scores plus something, on the way to their softmax: a bias that layers share is no stream."""
+    behind = [_origin(flow, side) for side in sides]
+    if not any(made is not None and flow.kind_of(made) is Kind.MIX for made in behind):
+        return False
+    todo, seen = list(op.outputs), set[int]()
+    while todo and len(seen) < _SCORE_STEPS:
+        value = todo.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        for reader in flow.consumers(value):
+            if flow.kind_of(reader) is Kind.SOFTMAX:
+                return True
+            if flow.kind_of(reader) in (Kind.CARRY, Kind.SUM, Kind.JOIN):
+                todo += list(reader.outputs)
+    return False
+
+
+def _origin(flow: Flow, value: int) -> Op | None:
+    """The op a value comes from, behind those that only carry."""
+    for _ in range(_SCORE_STEPS):
+        op = flow.producer(value)
+        if op is None or flow.kind_of(op) is not Kind.CARRY or len(flow.signals(op)) != 1:
+            return op
+        value = flow.signals(op)[0]
+    return None
 
 
 class Ancestors:

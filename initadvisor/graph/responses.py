@@ -12,9 +12,9 @@ import torch.nn.functional as F
 Args = tuple[tuple[str, float], ...]
 Elementwise = Callable[[torch.Tensor], torch.Tensor]
 
-_SPAN = 6.0
-"""The grid runs over ±6 standard deviations of a unit signal."""
-_POINTS = 241
+_SPAN = 10.0
+"""The grid runs over ±10 standard deviations of a unit signal: beyond the kink of ReLU6."""
+_POINTS = 401
 """One point each .05, so that every kink of a standard activation is hit."""
 _TOLERANCE = 2e-4
 """Largest deviation, relative to the response's range: above what constants written to five digits cost, below the
@@ -22,7 +22,7 @@ _TOLERANCE = 2e-4
 
 
 def grid() -> torch.Tensor:
-    """The points at which responses are compared, shape ``(241,)``, float64."""
+    """The points at which responses are compared, shape ``(401,)``, float64."""
     return torch.linspace(-_SPAN, _SPAN, _POINTS, dtype=torch.float64)
 
 

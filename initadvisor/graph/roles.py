@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -96,7 +97,7 @@ class _Reader:
         follower = Follower(flow, self.bends, self.residuals, attentions)
         self.layers = LayerReader(flow, self.residuals, self.branches, attentions, follower)
         tracer = Tracer(flow)
-        self.uses = UseReader(flow, self.bends, self.branches, attentions, self.layers, tracer).read()
+        self.uses = UseReader(flow, self.bends, self.branches, attentions, self.layers, self.neighbours, tracer).read()
         self.first_path: dict[int, str] = {}
         for path, value in graph.parameters.items():
             self.first_path.setdefault(value, path)
@@ -142,13 +143,14 @@ class _Reader:
         return self._described(base, self._telling(path, uses), uses)
 
     def _telling(self, path: str, uses: list[Use]) -> Use:
-        """Of several uses: the one by the path's own module, then the most telling, then the first."""
+        """Of several uses: the one by the path's own module, then the most telling, the most frequent, the first."""
         owner = path.rpartition(".")[0]
+        often = Counter(u.role for u in uses)
+        tied = len([n for n, v in self.graph.parameters.items() if v == uses[0].parameter]) > 1
 
-        def rank(use: Use) -> tuple[bool, int, int]:
-            own = use.op >= 0 and self.graph.ops[use.op].module == owner
-            return (own and len({n for n, v in self.graph.parameters.items() if v == use.parameter}) > 1,
-                    _RANK.get(use.role, _MOST_TELLING), -use.op)  # fmt: skip
+        def rank(use: Use) -> tuple[bool, int, int, int]:
+            own = tied and use.op >= 0 and self.graph.ops[use.op].module == owner
+            return own, _RANK.get(use.role, _MOST_TELLING), often[use.role], -use.op
 
         return max(uses, key=rank)
 

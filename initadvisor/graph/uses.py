@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -14,6 +15,7 @@ from initadvisor.graph.branches import Branches, after_norm
 from initadvisor.graph.flow import Flow, Layer
 from initadvisor.graph.kinds import Kind, words
 from initadvisor.graph.layer_roles import LayerFacts, LayerReader
+from initadvisor.graph.neighbours import Neighbours
 from initadvisor.graph.opgraph import Op
 from initadvisor.graph.packing import ranges_of
 from initadvisor.graph.residual import Ancestors
@@ -30,6 +32,9 @@ GATE_NAMES = {
     "lstm_layer": ("input_gate", "forget_gate", "cell_gate", "output_gate"),
     "gru_layer": ("reset_gate", "update_gate", "new_gate"),
 }
+_ELEMENTWISE = Fans(1.0, 1.0, 0, 0)
+"""Fans of a weight that multiplies every feature by itself."""
+
 _STATEFUL = frozenset({"exp", "softplus"})
 """What a parameter passes before it may count as dynamics: rates are kept positive by these."""
 
@@ -74,6 +79,7 @@ class UseReader:
     branches: Branches
     attentions: Attentions
     layers: LayerReader
+    neighbours: Neighbours
     tracer: Tracer
     uses: dict[int, list[Use]] = field(default_factory=dict)
     state_ops: set[int] = field(default_factory=set)
@@ -147,7 +153,7 @@ class UseReader:
 
     def _fans(self, facts: LayerFacts, origin: Origin) -> tuple[Fans, tuple[Slice, ...], str]:
         """Fans in the parameter's own axes, its parts, and a note where the axes were lost on the way."""
-        reading = facts.layer.reading
+        reading, axes = facts.layer.reading, facts.axes or facts.layer.reading.axes
         shape = self.flow.values[origin.parameter].shape
         note = ""
         if origin.tag is None:
@@ -156,7 +162,7 @@ class UseReader:
         else:
             mapped = axis_map(shape, origin.tag)
         by_letter: dict[str, list[int]] = {"o": [], "i": [], "k": [], "b": []}
-        for letter, axis in zip(reading.axes, mapped.axes, strict=False):
+        for letter, axis in zip(axes, mapped.axes, strict=False):
             if axis is not None and axis < len(shape) and axis not in by_letter[letter]:
                 by_letter[letter].append(axis)
         outs, ins = by_letter["o"], by_letter["i"]
@@ -170,7 +176,9 @@ class UseReader:
         # An index that picks one map of many makes that axis enumerate maps.
         single = [k for k in picked if mapped.ranges[k][1] - mapped.ranges[k][0] == 1 and k not in outs + ins]
         batch = tuple(sorted({*by_letter["b"], *single}))
-        fans = Fans(reading.fan_in, reading.fan_out, out_dim, in_dim, reading.groups, batch)
+        operand = self.flow.values[reading.weight].shape
+        maps = math.prod(n for n, a, b in zip(operand, axes, reading.axes, strict=True) if a == "b" != b)
+        fans = Fans(reading.fan_in, reading.fan_out / maps, out_dim, in_dim, reading.groups, batch)
         slices = self._slices(facts, fans, mapped, shape)
         return fans, slices, note
 
@@ -251,6 +259,7 @@ class UseReader:
                     role,
                     confidence,
                     note,
+                    fans=_ELEMENTWISE if role is Role.HIDDEN else None,
                     weight=before,
                     signal=signal,
                     result=result,
@@ -278,7 +287,7 @@ class UseReader:
             return Role.TOKEN, likely, "a learned vector that starts a signal of its own"
         if operand in self.attentions.scores:
             return Role.RELATIVE_BIAS, sure, ""
-        if origin.ops & _STATEFUL and numel > 1:
+        if origin.ops & _STATEFUL and numel > 1 and self._decays(op):
             return Role.STATE, likely, "made positive, then multiplied with the signal"
         if op.name in kinds.PRODUCTS or op.name == "einsum":
             return self._scale_role(op, operand, numel)
@@ -291,6 +300,10 @@ class UseReader:
         if numel == 1:
             return Role.SCALAR, likely, ""
         return Role.UNKNOWN, Confidence.WEAK, f"used by {op.name}, whose effect on it is not understood"
+
+    def _decays(self, op: Op) -> bool:
+        """The product goes into an exponential: a rate of decay over a step."""
+        return any(self.neighbours.ahead(o).activation == "exp" for o in op.outputs)
 
     def _norm_slot(self, op: Op, operand: int) -> Role | None:
         position = _NORM_SLOTS.get(op.name)
@@ -308,7 +321,7 @@ class UseReader:
     def _scale_role(self, op: Op, operand: int, numel: int) -> tuple[Role, Confidence, str]:
         if op.index in self.branches.ending_scales:
             return Role.BRANCH_SCALE, Confidence.CERTAIN, ""
-        if numel == 1:
+        if numel == 1 or any(o in self.attentions.scores for o in op.outputs):
             return Role.SCALAR, Confidence.CERTAIN, ""
         if after_norm(self.flow, op) is not None:
             return Role.NORM_SCALE, Confidence.CERTAIN, ""
