@@ -151,6 +151,71 @@ def analyze(
 @app.command(
     epilog="""\b
 Examples:
+  initadvisor check examples/digits_mlp.py
+  initadvisor check train.py --fail-on warning
+  initadvisor check train.py --select INI2 --fix r.yaml
+  initadvisor check train.py --format sarif > out.sarif"""
+)
+def check(
+    target: options.TargetText,
+    select: Annotated[
+        list[str] | None, typer.Option("--select", metavar="CODE", help="Only checks whose code starts so (INI2).")
+    ] = None,
+    ignore: Annotated[list[str] | None, typer.Option("--ignore", metavar="CODE", help="All but these.")] = None,
+    fail_on: Annotated[
+        str,
+        typer.Option("--fail-on", metavar="SEVERITY", help="Exit code 1 from here: error, warning, info or never."),
+    ] = "error",
+    form: Annotated[str, typer.Option("--format", metavar="FORMAT", help="text, json, github or sarif.")] = "text",
+    fix: Annotated[
+        Path | None, typer.Option("--fix", metavar="FILE", help="Write the recipe that mends what was found.")
+    ] = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+) -> ExitCode:
+    """Audit the weights as they are, without training.
+
+    One pass forward and one back; every finding has a code, the figure that proves it, and a remedy.
+    """
+    from initadvisor.cli.auditing import run_check
+
+    return run_check(
+        target,
+        select=select or (),
+        ignore=ignore or (),
+        fail_on=fail_on,
+        form="json" if as_json else form,
+        fix=fix,
+        quiet=quiet,
+        no_color=no_color,
+    )
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  initadvisor diff old.yaml new.yaml"""
+)
+def diff(
+    old: Annotated[Path, typer.Argument(metavar="A", help="A recipe file (YAML).", show_default=False)],
+    new: Annotated[Path, typer.Argument(metavar="B", help="Another.", show_default=False)],
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+) -> ExitCode:
+    """Compare what two recipes fill.
+
+    Reasons and provenance are not compared. The exit code is 1 where they differ.
+    """
+    from initadvisor.cli.recipes import run_diff
+
+    return run_diff(old, new, as_json=as_json, quiet=quiet)
+
+
+@app.command(
+    epilog="""\b
+Examples:
   initadvisor apply r.yaml train.py --out w.safetensors
   initadvisor apply r.yaml train.py:build --seed 3 --out w.pt"""
 )

@@ -1,4 +1,4 @@
-"""`apply`: a recipe fills the weights of a model."""
+"""`apply` and `diff`: a recipe fills the weights of a model; two recipes are compared."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from initadvisor.cli.advising import check_writable
-from initadvisor.cli.outcome import remark, tell, tell_json
+from initadvisor.cli.outcome import ExitCode, remark, tell, tell_json
 from initadvisor.errors import InputError
 from initadvisor.report.filled import apply_to_json, render_applied
+from initadvisor.report.jsonout import envelope
 from initadvisor.target import open_target
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from initadvisor.recipe import Recipe
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth")
 
@@ -60,3 +63,53 @@ def save_weights(model: nn.Module, file: Path) -> None:
             torch.save(model.state_dict(), file)
     except (OSError, RuntimeError) as error:
         raise InputError(f'"{file}" cannot be written: {error}') from error
+
+
+DIFF_FORMAT = "initadvisor.diff"
+TOLD_NOT_DONE = {"match", "reason", "rule", "references"}
+"""Fields of a recipe's rule that say where and why, not what; two recipes that differ only here fill the same."""
+
+
+def run_diff(old: Path, new: Path, *, as_json: bool, quiet: bool) -> ExitCode:
+    """Tell in which rules two recipes differ."""
+    from initadvisor.recipe import load_recipe
+
+    before, after = (_rules_of(load_recipe(file)) for file in (old, new))
+    removed = [match for match in before if match not in after]
+    added = [match for match in after if match not in before]
+    changed = [match for match in before if match in after and before[match] != after[match]]
+    if as_json:
+        content = {
+            "removed": {m: before[m] for m in removed},
+            "added": {m: after[m] for m in added},
+            "changed": {m: {"from": before[m], "to": after[m]} for m in changed},
+        }
+        tell_json(envelope(DIFF_FORMAT, _counted(removed, added, changed), content))
+    elif quiet or not (removed or added or changed):
+        tell(_counted(removed, added, changed))
+    else:
+        lines = [f"- {m}: {_worded(before[m])}" for m in removed] + [f"+ {m}: {_worded(after[m])}" for m in added]
+        lines += [f"~ {m}: {_worded(before[m])} → {_worded(after[m])}" for m in changed]
+        tell("\n".join(lines))
+    return ExitCode.FINDINGS if removed or added or changed else ExitCode.OK
+
+
+def _rules_of(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """What is filled how: selector in words -> the fields that decide the values."""
+    found: dict[str, dict[str, Any]] = {}
+    for rule in recipe.rules:
+        fields = rule.model_dump(mode="json", exclude_defaults=True, by_alias=True)
+        selector = fields.get("match", {})
+        told = ", ".join(f"{k} {' '.join(v) if isinstance(v, list) else v}" for k, v in selector.items())
+        found[told] = {k: v for k, v in fields.items() if k not in TOLD_NOT_DONE}
+    return found
+
+
+def _worded(fields: dict[str, Any]) -> str:
+    return ", ".join(str(v) if k == "init" else f"{k} {v}" for k, v in fields.items())
+
+
+def _counted(removed: list[str], added: list[str], changed: list[str]) -> str:
+    if not (removed or added or changed):
+        return "the recipes fill the same"
+    return f"{len(removed)} rules removed, {len(added)} added, {len(changed)} changed"

@@ -77,9 +77,7 @@ def _gaps(page: Page, evidence: Evidence) -> None:
 
 def _why(page: Page, evidence: Evidence) -> None:
     decision = evidence.race.decision
-    shown = contrast(evidence)
-    flows = flow_of(evidence, shown.before), flow_of(evidence, shown.after)
-    told = (*decision.why, *sentences.figures_in_words(*flows, shown.other))
+    told = (*decision.why, *sentences.flow_in_words(evidence))
     if not told:
         return
     page.heading("Why")
@@ -234,10 +232,10 @@ def _curves(page: Page, evidence: Evidence, shown: Contrast) -> None:
 def _cost_and_scope(page: Page, evidence: Evidence) -> None:
     page.heading("What it cost")
     page.text(sentences.cost(evidence))
-    remarks = (*sentences.assumptions(evidence.spec.coverage), *evidence.notes, *evidence.race.notes)
+    remarks = sentences.remarks(evidence)
     if remarks:
         page.heading("Remarks")
-        page.bullets(dict.fromkeys(remarks))
+        page.bullets(remarks)
     page.heading("Where this comes from")
     page.text(
         f"{evidence.model_name}, {size(evidence.parameter_count)} trainable parameters; loss {evidence.loss_name}; "

@@ -93,8 +93,7 @@ def _render(template: str, evidence: Evidence, recipe: str) -> str:
 def _content(evidence: Evidence, recipe: str) -> dict[str, Any]:
     """Everything the templates show, in words and pictures."""
     decision = evidence.race.decision
-    shown = contrast(evidence)
-    words = sentences.figures_in_words(flow_of(evidence, shown.before), flow_of(evidence, shown.after), shown.other)
+    words = sentences.flow_in_words(evidence)
     other = other_scheme(evidence)
     scheme = next((s for s in evidence.schemes if s.name == other and other != CURRENT), None)
     cited = _references(scheme.references if scheme else ())
@@ -120,11 +119,7 @@ def _content(evidence: Evidence, recipe: str) -> dict[str, Any]:
         "model_rows": [(cells(f), remarks(f.items[0])) for f in folded_params(evidence.spec)],
         "model_uncounted": uncounted(evidence.spec),
         "cost": sentences.cost(evidence),
-        "remarks": tuple(
-            dict.fromkeys(
-                (*sentences.assumptions(evidence.spec.coverage), *evidence.notes, *evidence.race.notes),
-            )
-        ),
+        "remarks": sentences.remarks(evidence),
         "settings": [
             ("loss", evidence.loss_name),
             ("optimizer", evidence.optimizer_name),

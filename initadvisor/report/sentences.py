@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from initadvisor.evidence import Evidence
 from initadvisor.graph.spec import Coverage
-from initadvisor.report.contrast import confirmed_loss, contrast, curve_of, other_scheme
+from initadvisor.report.contrast import confirmed_loss, contrast, curve_of, flow_of, other_scheme
 from initadvisor.report.folding import fold_paths
 from initadvisor.report.numbers import count, duration, number, p_value, plural, rate, share
 from initadvisor.schemes.scheme import Scheme
@@ -182,21 +182,34 @@ def standing_briefly(entry: RankingEntry) -> str:
     return entry.why or entry.status.value.partition(":")[0]
 
 
-def figures_in_words(before: SignalFlow | None, after: SignalFlow | None, other: str) -> tuple[str, ...]:
+def starts_from_zero(scheme: Scheme) -> bool:
+    """Whether a scheme fills some weight matrix with zeros on purpose (residual outputs, heads)."""
+    return any(part.fill.initializer == "zeros" for a in scheme.assignments if len(a.shape) > 1 for part in a.parts)
+
+
+def figures_in_words(
+    before: SignalFlow | None, after: SignalFlow | None, other: str, *, zeros_meant: bool = False
+) -> tuple[str, ...]:
     """The signal and gradient figures in words, a line per kind.
 
     Args:
         before: of the current weights.
         after: of the scheme beside them.
         other: its name.
+        zeros_meant: the scheme starts some weights at zero, so that exact zeros are no sign of a dying signal.
     """
     flows = (("with the current weights", before), (f'with "{other}"', after))
+    meant = {id(after)} if zeros_meant else set()
     lines = []
     for what, field, ends in (
         ("Signal", "forward_rms", ("first", "last")),
         ("Gradient", "backward_norm", ("last", "first")),  # it travels back
     ):
-        told = [f"{label} it {_course(getattr(flow, field), ends)}" for label, flow in flows if flow is not None]
+        told = [
+            f"{label} it {_course(getattr(flow, field), ends, zeros_meant=id(flow) in meant)}"
+            for label, flow in flows
+            if flow is not None
+        ]
         if told:
             lines.append(f"{what}: {'; '.join(told)}.")
     for what, field in (("dead", "dead_share"), ("saturated", "saturated_share")):
@@ -210,8 +223,11 @@ def figures_in_words(before: SignalFlow | None, after: SignalFlow | None, other:
     return tuple(lines)
 
 
-def _course(values: tuple[float, ...], ends: tuple[str, str]) -> str:
+def _course(values: tuple[float, ...], ends: tuple[str, str], *, zeros_meant: bool = False) -> str:
     """How a figure goes through depth, on its way from one end to the other."""
+    if zeros_meant and min(values, default=1.0) == 0 < max(values):
+        elsewhere = _course(tuple(v for v in values if v != 0), ends)
+        return f"is zero where the scheme starts from zeros on purpose, and elsewhere {elsewhere}"
     if not values:
         return "was not measured"
     if not all(math.isfinite(v) for v in values):
@@ -246,9 +262,27 @@ def cost(evidence: Evidence) -> str:
 def diagnosis(evidence: Evidence) -> tuple[str, ...]:
     """Where initialisation is not the problem: that, and what the figures point to instead."""
     decision = evidence.race.decision
-    if decision.verdict is not Verdict.KEEP:
+    if decision.verdict is Verdict.SWITCH:
+        return ()
+    if decision.verdict is Verdict.UNDECIDED:
         return decision.diagnosis
     return ("Initialisation is not your problem here.", *decision.diagnosis)
+
+
+def flow_in_words(evidence: Evidence) -> tuple[str, ...]:
+    """Signal and gradient figures of the current weights and of the scheme beside them, a line per kind."""
+    shown = contrast(evidence)
+    meant = any(s.name == shown.other and starts_from_zero(s) for s in evidence.schemes)
+    before, after = flow_of(evidence, shown.before), flow_of(evidence, shown.after)
+    return figures_in_words(before, after, shown.other, zeros_meant=meant)
+
+
+def remarks(evidence: Evidence) -> tuple[str, ...]:
+    """What else is worth knowing: what the figures hint at beside a switch, assumptions, notes of the rooms."""
+    decision = evidence.race.decision
+    beside = decision.diagnosis if decision.verdict is Verdict.SWITCH else ()
+    told = (*beside, *assumptions(evidence.spec.coverage), *evidence.notes, *evidence.race.notes)
+    return tuple(dict.fromkeys(told))
 
 
 def provenance(evidence: Evidence) -> str:

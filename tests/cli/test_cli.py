@@ -1,0 +1,249 @@
+"""The command line as a stranger uses it: results, exit codes, one-line errors, pipes, configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+MODEL = """
+import torch
+from torch import nn
+
+def blobs(n=256):
+    g = torch.Generator().manual_seed(0)
+    y = torch.randint(3, (n,), generator=g)
+    return torch.randn(3, 8, generator=g)[y] + 0.3 * torch.randn(n, 8, generator=g), y
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 3))
+
+def target():
+    x, y = blobs()
+    batches = list(zip(x.split(32), y.split(32)))
+    return {"model": net(), "sample_batch": batches, "optimizer": torch.optim.SGD, "lr": 0.1, "budget": 120}
+
+def pair():
+    return net(), blobs()
+
+def slow():
+    return {**target(), "budget": 600.0}
+
+def no_module():
+    return "not a model", blobs()
+
+def wrong_batch():
+    return net(), (torch.zeros(4, 5), torch.zeros(4, dtype=torch.long))
+
+def no_loss():
+    return net(), torch.zeros(4, 8)
+
+def not_a_number():
+    x, y = blobs()
+    return net(), (x * float("nan"), y)
+
+def frozen():
+    return net().requires_grad_(False), blobs()
+
+def raises():
+    raise RuntimeError("the disk is on fire")
+
+def nothing():
+    return None
+
+constant = 3
+"""
+
+
+def run(*words: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "initadvisor", *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80", **env},
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("project")
+    (path / "train.py").write_text(MODEL)
+    (path / "broken.py").write_text("def target(:\n")
+    (path / "bad.yaml").write_text("format: 1\nname: x\nrules:\n  - match: '**'\n    init: orthogonl\n")
+    (path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    return path
+
+
+@pytest.fixture(scope="module")
+def advised(folder: Path) -> subprocess.CompletedProcess[str]:
+    return run("advise", "train.py", "--out", "r.yaml", "--html", "r.html", cwd=folder)
+
+
+def test_advise_tells_and_writes(advised: subprocess.CompletedProcess[str], folder: Path) -> None:
+    assert advised.returncode == 0, advised.stderr
+    assert "What the alternatives scored" in advised.stdout
+    assert "recipe written to r.yaml" in advised.stderr
+    assert "\x1b[" not in advised.stdout
+    assert max(map(len, advised.stdout.splitlines())) <= 80
+    assert (folder / "r.yaml").read_text().count("match:") >= 1
+    assert "<!doctype html" in (folder / "r.html").read_text().lower()
+
+
+def test_a_recipe_is_applied_and_written(advised: subprocess.CompletedProcess[str], folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    done = run("apply", "r.yaml", "train.py", "--out", "w.safetensors", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert set(load_file(folder / "w.safetensors")) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+
+
+def test_json_is_the_only_thing_on_standard_output(folder: Path) -> None:
+    done = run("advise", "train.py:pair", "--budget", "100", "--lr", "0.1", "--json", cwd=folder)
+    document = json.loads(done.stdout)
+    assert done.returncode == 0
+    (folder / "advice.json").write_text(done.stdout)
+    again = run("report", "advice.json", cwd=folder)
+    assert again.returncode == 0
+    assert document["headline"].split(":")[0][:30] in again.stdout.replace("\n", " ")
+    spec = json.loads(run("analyze", "train.py", "--json", cwd=folder).stdout)
+    assert len(spec["spec"]["params"]) == 4
+
+
+def test_analyze_list_and_explain(folder: Path) -> None:
+    done = run("analyze", "train.py:pair", cwd=folder)
+    assert done.returncode == 0
+    assert "0.weight" in done.stdout
+    assert "tanh" in done.stdout
+    names = run("list", cwd=folder).stdout
+    assert "orthogonal" in names
+    told = run("explain", "he_normal", cwd=folder).stdout
+    assert "kaiming_normal" in told
+    assert "@misc{he2015" in told
+
+
+def test_check_finds_what_is_planted_and_its_recipe_mends_it(folder: Path) -> None:
+    planted = MODEL.replace("return nn.Sequential(", "return plant(nn.Sequential(").replace(
+        "nn.Linear(16, 3))", "nn.Linear(16, 3)))"
+    )
+    planted += "\ndef plant(m):\n    nn.init.constant_(m[0].weight, 0.1)\n    return m\n"
+    (folder / "planted.py").write_text(planted)
+    assert run("check", "train.py", cwd=folder).returncode == 0
+    done = run("check", "planted.py", "--fix", "mend.yaml", cwd=folder)
+    assert done.returncode == 1, done.stderr
+    assert "INI104" in done.stdout
+    assert run("check", "planted.py", "--ignore", "INI104", "--select", "INI1", cwd=folder).returncode == 0
+    assert run("check", "planted.py", "--fail-on", "never", cwd=folder).returncode == 0
+    document = json.loads(run("check", "planted.py", "--json", cwd=folder).stdout)
+    assert "INI104" in json.dumps(document)
+    assert run("apply", "mend.yaml", "planted.py", cwd=folder).returncode == 0
+
+
+def test_diff_compares_what_is_filled(folder: Path) -> None:
+    rule = "  - {{match: '**', init: {}, reason: {}}}\n"
+    for name, init, reason in (("a", "zeros", "x"), ("b", "zeros", "other words"), ("c", "ones", "x")):
+        (folder / f"{name}.yaml").write_text("format: 1\nname: n\nrules:\n" + rule.format(init, reason))
+    assert run("diff", "a.yaml", "b.yaml", cwd=folder).returncode == 0
+    done = run("diff", "a.yaml", "c.yaml", cwd=folder)
+    assert done.returncode == 1
+    assert "zeros" in done.stdout
+    assert "ones" in done.stdout
+
+
+BAD: dict[str, tuple[tuple[str, ...], str]] = {
+    "no file": (("advise", "nosuch.py"), "nosuch.py"),
+    "no name": (("advise", "train.py:nosuch"), "nosuch"),
+    "no module": (("advise", "no.such.module:f"), "no.such.module"),
+    "syntax": (("analyze", "broken.py"), "broken.py"),
+    "not callable": (("analyze", "train.py:constant"), "constant"),
+    "gives nothing": (("analyze", "train.py:nothing"), "nothing"),
+    "not a model": (("advise", "train.py:no_module"), "nn.Module"),
+    "user code raises": (("advise", "train.py:raises"), "the disk is on fire"),
+    "batch does not fit": (("analyze", "train.py:wrong_batch"), "mat1 and mat2"),
+    "no loss": (("advise", "train.py:no_loss"), "loss"),
+    "NaN": (("advise", "train.py:not_a_number"), "NaN"),
+    "frozen": (("advise", "train.py:frozen"), "no trainable parameter"),
+    "no recipe": (("apply", "nosuch.yaml", "train.py"), "nosuch.yaml"),
+    "bad recipe": (("apply", "bad.yaml", "train.py"), "orthogonal"),
+    "binary recipe": (("apply", "binary.yaml", "train.py"), "binary.yaml"),
+    "unknown initializer": (("explain", "xavier_nromal"), 'did you mean "xavier_normal"'),
+    "storage": (("advise", "train.py", "--storage", "sqlite:////no/such/folder/x.db"), "storage"),
+    "storage URL": (("advise", "train.py", "--storage", "nonsense://x"), "storage"),
+    "out folder": (("advise", "train.py", "--out", "no/such/folder/r.yaml"), "no/such/folder"),
+    "budget": (("advise", "train.py", "--budget", "a lot"), "budget"),
+    "rate": (("advise", "train.py", "--lr", "-1"), "lr"),
+    "candidate": (("advise", "train.py", "--candidate", "orthogonl"), "orthogonl"),
+    "protect": (("advise", "train.py", "--protect", "encoder.*"), "encoder"),
+    "check": (("check", "train.py", "--select", "INI9999"), "INI9999"),
+    "format": (("check", "train.py", "--format", "xml"), "xml"),
+    "fail-on": (("check", "train.py", "--fail-on", "fatal"), "fatal"),
+    "option": (("advise", "train.py", "--bugdet", "fast"), "--budget"),
+    "command": (("advice", "train.py"), "advice"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_exit_code_2(name: str, folder: Path) -> None:
+    words, says = BAD[name]
+    done = run(*words, cwd=folder)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("initadvisor: error:")]
+    assert done.returncode == 2, done.stderr
+    assert len(lines) == 1, done.stderr
+    assert says in lines[0]
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_settings_come_from_pyproject_and_flags_win(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(MODEL)
+    (tmp_path / "pyproject.toml").write_text('[tool.initadvisor.advise]\nbudget = "nonsense"\n')
+    assert run("advise", "train.py:pair", cwd=tmp_path).returncode == 2
+    assert run("advise", "train.py:pair", "--budget", "60", "--lr", "0.1", cwd=tmp_path).returncode == 0
+    (tmp_path / "pyproject.toml").write_text("[tool.initadvisor]\nbugdet = 3\n")
+    done = run("advise", "train.py:pair", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "budget" in done.stderr
+
+
+def test_help_teaches_without_loading_torch(folder: Path) -> None:
+    code = (
+        "import sys; from initadvisor.cli import main; main(['--help']);"
+        "sys.exit(any(m in sys.modules for m in ('torch', 'optuna', 'matplotlib')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0
+    for command in ("advise", "analyze", "check", "apply", "explain", "list", "report"):
+        assert command in done.stdout
+        shown = run(command, "--help", cwd=folder)
+        assert shown.returncode == 0
+        assert "Examples" in shown.stdout
+
+
+def test_ctrl_c_gives_the_advice_that_finished_trials_allow(folder: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "initadvisor", "advise", "train.py:slow", "--out", "stopped.yaml"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    seen = process.stderr.readline()  # the first line of progress: trials have begun
+    assert "initadvisor" in seen
+    time.sleep(6)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "Stopped early" in out
+    assert "Traceback" not in err
+    assert (folder / "stopped.yaml").exists()

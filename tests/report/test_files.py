@@ -1,0 +1,145 @@
+"""JSON and HTML: valid by their own rules, complete, self-contained, readable by everyone."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from evidences import ALL, infinite, switch
+
+from initadvisor.errors import InitAdvisorError
+from initadvisor.report.console import render
+from initadvisor.report.html import render_fragment, render_page, write_html
+from initadvisor.report.jsonout import (
+    advice_schema,
+    evidence_from_json,
+    evidence_to_json,
+    load_advice,
+    spec_schema,
+    spec_to_json,
+)
+from initadvisor.report.plots import plot_evidence
+
+jsonschema = pytest.importorskip("jsonschema")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_json_is_strict_and_fits_its_schema(name: str) -> None:
+    evidence = ALL[name]()
+    for document, schema in (
+        (evidence_to_json(evidence, recipe="format: 1"), advice_schema()),
+        (spec_to_json(evidence.spec), spec_schema()),
+    ):
+        text = json.dumps(document, allow_nan=False)
+        jsonschema.Draft202012Validator.check_schema(schema)
+        jsonschema.validate(json.loads(text), schema)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_saved_advice_is_told_the_same_again(name: str, tmp_path: Path) -> None:
+    evidence = ALL[name]()
+    file = tmp_path / "advice.json"
+    file.write_text(json.dumps(evidence_to_json(evidence, recipe="format: 1")))
+    saved = load_advice(file)
+    assert saved.recipe == "format: 1"
+    assert render(saved.evidence, width=90, color=False) == render(evidence, width=90, color=False)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{}", '{"format": "something else"}', "not json"])
+def test_a_file_that_is_no_advice_is_told_in_one_line(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "advice.json"
+    file.write_text(text)
+    with pytest.raises(InitAdvisorError) as caught:
+        load_advice(file)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InitAdvisorError):
+        evidence_from_json({"kind": "nothing"})
+
+
+class Page(HTMLParser):
+    """Collects what the rules below are about."""
+
+    VOID = frozenset({"meta", "link", "br", "img", "hr", "input", "path", "rect", "line", "use", "circle", "stop"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.headings: list[int] = []
+        self.outside: list[str] = []
+        self.nameless: list[str] = []
+        self.language = ""
+        self.viewport = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if re.fullmatch(r"h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        for name in ("src", "href", "xlink:href", "data", "action"):
+            value = given.get(name) or ""
+            is_link = tag == "a" and name == "href"
+            if value and not value.startswith(("#", "data:")) and not is_link:
+                self.outside.append(f"{tag} {name}={value}")
+        if tag == "img" and not given.get("alt"):
+            self.nameless.append(tag)
+        if (
+            tag == "svg"
+            and given.get("aria-hidden") != "true"
+            and not (given.get("aria-label") or given.get("aria-labelledby"))
+        ):
+            self.nameless.append(tag)
+        if tag == "html":
+            self.language = given.get("lang") or ""
+        if tag == "meta" and given.get("name") == "viewport":
+            self.viewport = True
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.VOID:
+            return
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag, f"</{tag}> closes another element"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_html_is_well_formed_self_contained_and_accessible(name: str) -> None:
+    text = render_page(ALL[name](), recipe="format: 1\nname: <b>&")
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    assert page.outside == []
+    assert page.nameless == []
+    assert page.language == "en"
+    assert page.viewport
+    assert page.headings[0] == 1
+    assert page.headings.count(1) == 1
+    assert all(b <= a + 1 for a, b in zip(page.headings, page.headings[1:], strict=False)), page.headings
+    assert "prefers-color-scheme: dark" in text
+    assert "@import" not in text
+    assert "url(http" not in text
+    assert "<b>&" not in text, "the recipe must be escaped"
+    assert len(text) < 3_000_000
+
+
+def test_html_tells_everything(tmp_path: Path) -> None:
+    path = write_html(switch(), tmp_path / "report.html", recipe="format: 1")
+    text = path.read_text()
+    for part in ("orthogonal_tanh", "kaiming_normal", "2.11", "format: 1", "@misc{glorot2010", "layers.0.weight"):
+        assert part in text
+    assert "strange.kernel_with_a_very_long_name" in render_page(infinite())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_fragments_and_figures_are_made_of_any_evidence(name: str) -> None:
+    fragment = render_fragment(ALL[name]())
+    assert "<html" not in fragment
+    figure = plot_evidence(ALL[name]())
+    figure.canvas.draw()
