@@ -25,7 +25,8 @@ def run_check(
 
     Args:
         target: as typed.
-        select, ignore: code prefixes or names of checks.
+        select: code prefixes or names of checks to tell; empty tells all.
+        ignore: likewise, not to tell.
         fail_on: least severity that makes the exit code 1, or ``"never"``.
         form: ``"text"``, ``"json"``, ``"github"`` or ``"sarif"``.
         fix: where to write the recipe that mends what was found.
