@@ -27,6 +27,10 @@ _CONSTANT_ROLES = frozenset({Role.ACTIVATION, Role.SCALAR, Role.BRANCH_SCALE, Ro
 """Roles whose author's value is looked up, so that a recipe can write it to a model that has none yet."""
 
 
+class DeadBranchError(SchemeError):
+    """A scheme would zero both a gate and the weight behind it."""
+
+
 def constants_of(model: nn.Module, spec: ModelSpec) -> dict[str, float]:
     """Path -> value of particular parameters (slopes, branch scales, temperatures) that hold one number throughout."""
     found = {}
@@ -153,7 +157,8 @@ def scheme_from_rules(
     """A scheme from the names of its rules, in order.
 
     Raises:
-        SchemeError: a parameter is left out, or a gate and the weight behind it would both be zero.
+        SchemeError: a parameter is left out.
+        DeadBranchError: a gate and the weight behind it would both be zero.
         RegistryError: unknown rule.
     """
     chosen = replace(context or Context(), plain_depth=plain_depth(spec))
@@ -162,7 +167,7 @@ def scheme_from_rules(
     scheme = Scheme(name, kind, summary, assignments, prior=prior, fingerprint=spec.fingerprint)
     dead = dead_branches(scheme, spec, chosen.constants)
     if dead:
-        raise SchemeError(
+        raise DeadBranchError(
             f'scheme "{name}" zeroes both a gate and the weight behind it ({", ".join(dead)}); '
             "no gradient would reach either"
         )

@@ -14,6 +14,7 @@ from initadvisor.data import first_batch
 from initadvisor.graph.spec import ModelSpec, NormStyle
 from initadvisor.schemes import build
 from initadvisor.schemes.blueprints import RULE_BLUEPRINTS, TEXTBOOK_BLUEPRINTS, Blueprint
+from initadvisor.schemes.build import DeadBranchError
 from initadvisor.schemes.data_driven.candidates import data_driven
 from initadvisor.schemes.distinct import distinct
 from initadvisor.schemes.protect import looks_trained, protect_spec
@@ -62,23 +63,28 @@ def torch_default_scheme(spec: ModelSpec, context: Context | None = None, compan
     )
 
 
-def _from_blueprint(blueprint: Blueprint, spec: ModelSpec, found: Context, companions: Iterable[str]) -> Scheme:
+def _from_blueprint(blueprint: Blueprint, spec: ModelSpec, found: Context, companions: Iterable[str]) -> Scheme | None:
+    """The blueprint's scheme for one model; None where it would zero both a gate and the weight behind it."""
     context = replace(
         blueprint.context,
         constants=found.constants,
         output_bias=found.output_bias,
         output_bias_why=found.output_bias_why,
     )
-    return build.scheme_from_rules(
-        blueprint.name,
-        blueprint.kind,
-        blueprint.summary,
-        spec,
-        blueprint.order,
-        context=context,
-        prior=blueprint.prior,
-        companions=companions,
-    )
+    try:
+        return build.scheme_from_rules(
+            blueprint.name,
+            blueprint.kind,
+            blueprint.summary,
+            spec,
+            blueprint.order,
+            context=context,
+            prior=blueprint.prior,
+            companions=companions,
+        )
+    except DeadBranchError:
+        # The author's own constants (a branch scale that came as zero) make this combination untrainable.
+        return None
 
 
 def propose_from_spec(
@@ -104,11 +110,12 @@ def propose_from_spec(
     bias, why = output_bias(spec, one)
     context = Context(constants=build.constants_of(model, spec), output_bias=bias, output_bias_why=why)
     companions = build.companions_of(model)
-    made = [
+    fitting = (
         _from_blueprint(blueprint, spec, context, companions)
         for blueprint in (*RULE_BLUEPRINTS, *TEXTBOOK_BLUEPRINTS)
         if blueprint.applies(spec, one) and (blueprint.name != "rules_output_prior" or bias)
-    ]
+    )
+    made = [scheme for scheme in fitting if scheme is not None]
     made.extend(data_driven(spec, one, made))
     made.sort(key=lambda s: -s.prior)
     control = build.current_scheme(spec)

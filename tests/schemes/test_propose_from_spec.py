@@ -14,6 +14,7 @@ from torch import nn
 
 from initadvisor.data import Batch
 from initadvisor.errors import InputError
+from initadvisor.graph.spec import Branch, ParamSpec
 from initadvisor.references import cite
 from initadvisor.schemes.distinct import distinct, same_effect
 from initadvisor.schemes.paths import compile_glob, fold, matches
@@ -205,3 +206,15 @@ def test_patterns():
 def test_current_equals_no_scheme_not_even_a_copy_of_itself():
     control = Scheme(CURRENT, SchemeKind.CURRENT, "")
     assert len(distinct((control, replace(control, name="again"), _one(Fill("zeros"))))) == 3
+
+
+def test_a_combination_that_would_block_its_own_gradient_is_not_proposed():
+    # The head of this net lies behind a branch scale that its author left at zero.
+    scale = ParamSpec("scale", (), torch.float32, Role.BRANCH_SCALE, op="mul")
+    head = weight("w", (8, 8), Role.OUTPUT, branch=0, branch_last=True)
+    spec = spec_of(scale, head, branches=(Branch(0, ("w",), 1, ("w",), scale="scale"),), depth=1)
+    model = nn.Module()
+    model.scale, model.w = nn.Parameter(torch.zeros(())), nn.Parameter(torch.randn(8, 8))
+    names = {s.name for s in propose_from_spec(spec, model)}
+    assert "rules_orthogonal" in names
+    assert "rules_zero_head" not in names

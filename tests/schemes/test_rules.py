@@ -235,13 +235,16 @@ def test_rule_is_pure(name):
     assert rule.propose(row.spec[row.path], row.spec, row.context) == first
 
 
+@pytest.mark.parametrize("modulated", [False, True])
 @pytest.mark.parametrize("blueprint", [*RULE_BLUEPRINTS, *TEXTBOOK_BLUEPRINTS], ids=lambda b: b.name)
-def test_nothing_uncertain_is_ever_zeroed(blueprint):
+def test_nothing_uncertain_is_ever_zeroed(blueprint, modulated):
     entries = [
         replace(ROWS[name].spec[ROWS[name].path], path=f"p{i}", confidence=Confidence.WEAK, branch=0, branch_last=True)
         for i, name in enumerate(sorted(ROWS))
     ]
-    weights = [e for e in entries if len(e.shape) >= 2]
+    modulations = {Role.MODULATION} if modulated else set()
+    # A modulated net never has zero branches at all, so both kinds of net are asked.
+    weights = [e for e in entries if len(e.shape) >= 2 and (e.role in modulations or e.role is not Role.MODULATION)]
     made = (Branch(0, tuple(e.path for e in weights), 2, tuple(e.path for e in weights)),)
     spec = spec_of(*weights, branches=made, residual_depth=1)
     scheme = build.scheme_from_rules("s", SchemeKind.RULES, "", spec, blueprint.order, context=blueprint.context)
