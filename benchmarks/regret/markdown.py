@@ -61,7 +61,7 @@ def methods_table(results: Results) -> str:
             f"{line.cost:.1f}",
             _figure(line.lost),
         )
-        for line in sorted(results.lines, key=lambda x: x.mean.value)
+        for line in sorted(results.lines, key=lambda x: (math.isnan(x.mean.value), x.mean.value))
     ]
     return _table(head, rows)
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from benchmarks.regret.advisor_runs import BUDGET, asked
 from benchmarks.regret.bootstrap import Bootstrap, Interval, mean, quantile
 from benchmarks.regret.methods import DEFAULT_SHARE, METHODS, Method, cost, named
 from benchmarks.regret.pool import SEEDS
-from benchmarks.regret.store import Key, Store
+from benchmarks.regret.store import CURRENT_DIGEST, Key, Store
 from benchmarks.regret.table import Losses, Table, build, excess, is_null, usable
 from benchmarks.regret.tasks import TASKS
 
@@ -25,8 +25,15 @@ WIDESPREAD = 0.5
 """A textbook scheme has a line of its own where it is in the pool of at least this share of the tasks."""
 BEYOND = 1.0
 """Standard errors beyond which a pick counts as worse than the default."""
-CHANGED = 1e-12
-"""Difference from the default's losses above which a pick is another scheme."""
+ROUNDING = 1e-12
+"""Regret this little below zero is arithmetic, not a scheme better than the pool's best."""
+
+
+class Pick(NamedTuple):
+    """One choice of a method on one task: what it fills, and its losses after full training."""
+
+    digest: str
+    losses: Losses
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ class Results:
         advice: the advisor's answers on those tasks.
         lines: the methods' figures, the advisor first.
         regrets: normalised regret per method and task (mean over draws), tasks that are not null.
-        picks: losses of each method's picks by task.
+        picks: each method's picks by task.
     """
 
     tables: dict[str, Table]
@@ -74,7 +81,7 @@ class Results:
     advice: list[dict[str, Any]]
     lines: list[Line]
     regrets: dict[str, dict[str, float]]
-    picks: dict[str, dict[str, list[Losses]]]
+    picks: dict[str, dict[str, list[Pick]]]
 
 
 def complete_tables(store: Store) -> dict[str, Table]:
@@ -124,19 +131,21 @@ def gather(store: Store, *, resamples: int | None = None) -> Results:
         for (name, _, budget), row in sorted(asked(store).items())
         if name in tables and budget == BUDGET and advised_losses(row, tables[name], store, own_rate=False) is not None
     ]
-    picks: dict[str, dict[str, list[Losses]]] = {ADVISED: {}, OWN_RATE: {}}
+    picks: dict[str, dict[str, list[Pick]]] = {ADVISED: {}, OWN_RATE: {}}
     for row in advice:
         for label, own in ((ADVISED, False), (OWN_RATE, True)):
             losses = advised_losses(row, tables[row["task"]], store, own_rate=own)
             if losses is not None:
-                picks[label].setdefault(row["task"], []).append(losses)
+                picks[label].setdefault(row["task"], []).append(Pick(row["digest"], losses))
     budgets = _budgets(tables, advice)
     for label, method in _methods(tables).items():
         chosen = {name: method(table, budgets[name]) for name, table in tables.items()}
-        picks[label] = {name: [row.losses for row in rows] for name, rows in chosen.items() if rows}
+        picks[label] = {name: [Pick(row.digest, row.losses) for row in rows] for name, rows in chosen.items() if rows}
     bootstrap = Bootstrap(tables, **({} if resamples is None else {"resamples": resamples}))
     regrets = {
-        label: {name: bootstrap.regrets(name, p) for name, p in by_task.items() if name not in null}
+        label: {
+            name: bootstrap.regrets(name, [p.losses for p in ps]) for name, ps in by_task.items() if name not in null
+        }
         for label, by_task in picks.items()
     }
     costs = {label: {name: cost(label, table, budgets[name]) for name, table in tables.items()} for label in picks}
@@ -152,7 +161,7 @@ def gather(store: Store, *, resamples: int | None = None) -> Results:
 
 def _line(
     label: str,
-    picks: Mapping[str, list[Losses]],
+    picks: Mapping[str, list[Pick]],
     regrets: Mapping[str, Mapping[str, Losses]],
     tables: Mapping[str, Table],
     null: frozenset[str],
@@ -160,15 +169,12 @@ def _line(
     costs: Mapping[str, float],
 ) -> Line:
     mine, advisors = regrets[label], regrets[ADVISED]
-    beyond = {name: np.array([excess(tables[name], p) for p in ps]) for name, ps in picks.items()}
+    beyond = {name: np.array([excess(tables[name], p.losses) for p in ps]) for name, ps in picks.items()}
     lost = {name: mine[name].mean(0, keepdims=True) - advisors[name].mean(0) for name in mine if name in advisors}
     worse = {name: bootstrap.constant((e > BEYOND).astype(float)) for name, e in beyond.items()}
     on_null = {name: bootstrap.constant(e) for name, e in beyond.items() if name in null}
     other = {
-        name: bootstrap.constant(
-            np.array([float(np.abs(p - tables[name].default).max() > CHANGED) for p in picks[name]])
-        )
-        for name in on_null
+        name: bootstrap.constant(np.array([float(p.digest != CURRENT_DIGEST) for p in picks[name]])) for name in on_null
     }
     return Line(
         method=label,
@@ -203,7 +209,7 @@ def false_switches(results: Results) -> Interval:
 def beyond_pool(results: Results) -> Interval:
     """Share of tasks (null ones left out) on which the advice beat the best of the pool."""
     means = list(results.regrets[ADVISED].values())
-    return share_interval(sum(m < -CHANGED for m in means), len(means))
+    return share_interval(sum(m < -ROUNDING for m in means), len(means))
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,14 @@ def test_advice_at_another_rate_than_the_best_costs_regret(store):
     assert results.regrets["initadvisor, own best rate"][NAMES[1]] == pytest.approx(0)
 
 
+def test_keeping_the_weights_at_another_rate_is_not_a_change(store):
+    kept = advice(NULL, "keep", "current", CURRENT_DIGEST, lr=TASKS[NULL].lrs[2])
+    append_line(store.folder / "advice.jsonl", kept)
+    results = report.gather(store, resamples=20)
+    assert line(results, "initadvisor").changed.value == 0
+    assert line(results, "initadvisor").null_excess.value > 1, "but the rate may do harm"
+
+
 def test_advice_not_yet_trained_in_full_is_left_out(store):
     append_line(store.folder / "advice.jsonl", advice(NAMES[1], "switch", "refined_1", "unseen"))
     results = report.gather(store, resamples=20)
