@@ -43,6 +43,7 @@ LAYERS = {
     "gru": (lambda: nn.GRU(16, 12, batch_first=True), (2, 5, 16)),
     "rnn": (lambda: nn.RNN(16, 12, batch_first=True), (2, 5, 16)),
     "attention": (Attending, (2, 5, 16)),
+    "weight_norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(16, 24)), (5, 16)),
     "bilinear": (Paired, (4, 16)),
     "norms": (lambda: nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 4), nn.BatchNorm1d(4), nn.PReLU()), (8, 16)),
 }

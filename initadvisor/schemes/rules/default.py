@@ -16,6 +16,9 @@ _ATTENTION_OUT = "NonDynamicallyQuantizableLinear"
 
 _LINEAR = frozenset({"Linear", _ATTENTION_OUT, "LazyLinear"})
 _CONV = frozenset({f"{lazy}Conv{t}{n}d" for lazy in ("", "Lazy") for t in ("", "Transpose") for n in (1, 2, 3)})
+_PARAMETRIZED = "ParametrizationList"
+"""Owner of the originals behind a parametrization, which torch registers after the layer was drawn."""
+
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"})
 _NORMS = frozenset(
     {
@@ -82,7 +85,8 @@ def _default(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     kind = _module_type(param)
     if kind == _ATTENTION_OUT and len(param.shape) == 1:
         return Proposal(zeros(param), "torch starts attention biases at zero")
-    if kind in _LINEAR or kind in _CONV:
+    behind = kind == _PARAMETRIZED and is_weight(param)
+    if kind in _LINEAR or kind in _CONV or behind:
         return _linear_default(param, spec)
     if kind == "Bilinear" and len(param.shape) == 3:
         return _uniform(param, float(param.shape[1]), "torch draws U(±1/√in1_features)")
