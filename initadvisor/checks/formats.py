@@ -17,7 +17,6 @@ JSON_VERSION = 1
 
 SARIF_VERSION = "2.1.0"
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
-HOME = "https://github.com/initadvisor/initadvisor"
 
 _LABELS_SHOWN = 6
 """Folded paths told per finding; more would hide the sentence that matters."""
@@ -169,7 +168,7 @@ def _sarif(findings: Sequence[Finding], options: Mapping[str, Any]) -> str:
         }
         for c in every
     ]
-    driver = {"name": "initadvisor", "version": __version__, "informationUri": HOME, "rules": rules}
+    driver = {"name": "initadvisor", "version": __version__, "rules": rules}
     document = {
         "$schema": SARIF_SCHEMA,
         "version": SARIF_VERSION,

@@ -103,14 +103,21 @@ def truncations(sources: Iterable[ClassSource], settings: Mapping[str, float]) -
 def name_rules(sources: Iterable[ClassSource]) -> Iterator[NameRule]:
     """Every initialisation inside a loop over named parameters or modules that a name decides on."""
     for source in sources:
-        for loop in ast.walk(source.node):
-            if not isinstance(loop, ast.For) or not isinstance(loop.iter, ast.Call):
-                continue
-            if _called(loop.iter) not in ("named_parameters", "named_modules"):
+        for loop in _unconditional_loops(source.node):
+            if not isinstance(loop.iter, ast.Call) or _called(loop.iter) not in ("named_parameters", "named_modules"):
                 continue
             target = loop.target.elts[0] if isinstance(loop.target, ast.Tuple) and loop.target.elts else None
             if isinstance(target, ast.Name):
                 yield from _rules_within(loop, target.id, source)
+
+
+def _unconditional_loops(node: ast.AST) -> Iterator[ast.For]:
+    """Loops that run whatever the model is made of: what stands under a condition may be for other models."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.For):
+            yield child
+        elif not isinstance(child, (ast.If, ast.Try, ast.Match, ast.ClassDef)):
+            yield from _unconditional_loops(child)
 
 
 def _rules_within(loop: ast.For, name: str, source: ClassSource) -> Iterator[NameRule]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -60,14 +61,21 @@ class Check:
         return _fold(self, list(self.run(context)), context)
 
 
+_LAYER_SUFFIX = re.compile(r"_l\d+(_reverse)?$")
+"""How torch's recurrent layers name the parameters of their layers and directions."""
+
+
 def template(path: str) -> str:
     """A path with the numbers of repeated blocks replaced.
 
     Example:
         >>> template("layers.3.mlp.weight")
         'layers.*.mlp.weight'
+        >>> template("rnn.bias_ih_l1_reverse")
+        'rnn.bias_ih_l*'
     """
-    return ".".join("*" if part.isdigit() else part for part in path.split("."))
+    parts = ["*" if part.isdigit() else part for part in path.split(".")]
+    return ".".join([*parts[:-1], _LAYER_SUFFIX.sub("_l*", parts[-1])])
 
 
 def _fold(check: Check, hits: list[Hit], context: CheckContext) -> list[Finding]:

@@ -129,6 +129,9 @@ class Statistics:
         """A draw with ``variance`` would practically never look like this."""
         if not (variance > 0 and self.std > 0):
             return False
+        if self.is_uniform:
+            short = 2 * (UNIFORM_SLACK / self.count + 4 * self.resolution)
+            return not 1 - short <= self.largest / math.sqrt(3 * variance) <= 1 + short
         return abs(2 * math.log(self.std) - math.log(variance)) > DISAGREES * self.log_error()
 
 

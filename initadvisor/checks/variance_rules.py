@@ -16,6 +16,9 @@ from initadvisor.types import Fans
 PLAIN_STDS = (1e-4, 1e-3, 2e-3, 5e-3, 6e-3, 0.01, 0.02, 0.03, 0.04, 0.05, 0.1, 0.2, 0.25, 0.3, 0.5, 1.0)
 """Standard deviations people type without looking at fans; agreeing with one of them proves nothing."""
 
+CUT_STD = 0.8796
+"""Standard deviation of a standard normal distribution cut at ±2."""
+
 RATIO = 1.5
 """Factor in variance between the wrong and every right rule below which nothing is told: it would train alike."""
 
@@ -72,7 +75,6 @@ _ALSO_RIGHT = (
     _Rule("He, LeakyReLU(.2)", 2 / 1.04, "out"),
     _Rule("tanh's gain", 25 / 9, "in"),
     _Rule("SELU's", 0.5625, "in"),
-    _Rule("1/(2·fan_in)", 0.5, "in"),
 )
 """Right over the true fans, but too rare to accuse anybody of."""
 
@@ -88,13 +90,15 @@ def torch_fans(shape: tuple[int, ...]) -> tuple[float, float]:
     return float(shape[1] * field), float(shape[0] * field)
 
 
-def misfit(seen: Statistics, shape: tuple[int, ...], fans: Fans) -> Match | None:
+def misfit(seen: Statistics, shape: tuple[int, ...], fans: Fans, *, exchanged: bool = False) -> Match | None:
     """The rule over torch's fans of the whole tensor that explains the variance, where no rule over the true ones does.
 
     Args:
         seen: of the tensor, or of one of its parts.
         shape: of the whole tensor.
         fans: true connection counts of what was seen.
+        exchanged: what torch takes for the fan-in of this layout is its fan-out, so that a variance of 2/fan_out speaks
+            for the mistake and not for a choice.
 
     Returns:
         None where the fans agree, where a right rule explains the variance, or where nothing can be told.
@@ -104,7 +108,8 @@ def misfit(seen: Statistics, shape: tuple[int, ...], fans: Fans) -> Match | None
     if not (seen.is_uniform or _bell(seen)) or _plain(seen):
         return None
     for rule in (*_RULES, *_ALSO_RIGHT):
-        if not seen.contradicts(rule.variance(fans.fan_in, fans.fan_out)):
+        by_choice = not (exchanged and rule.mode == "out")
+        if by_choice and not seen.contradicts(rule.variance(fans.fan_in, fans.fan_out)):
             return None
     return next(_explaining(seen, shape, fans), None)
 
@@ -129,5 +134,5 @@ def _plain(seen: Statistics) -> bool:
     """One of the constants people type, as a normal's spread, a cut normal's, or a uniform's bound."""
     if seen.is_uniform:
         return any(seen.agrees(bound**2 / 3) for bound in PLAIN_STDS)
-    cut = 0.8796  # std of a standard normal cut at ±2
-    return any(seen.agrees(std**2) or seen.agrees((cut * std) ** 2) for std in PLAIN_STDS)
+    factors = (1.0,) if seen.is_normal else (1.0, CUT_STD)
+    return any(seen.agrees((factor * std) ** 2) for std in PLAIN_STDS for factor in factors)

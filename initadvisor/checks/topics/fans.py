@@ -34,7 +34,8 @@ def _true_parts(context: CheckContext, param: ParamSpec) -> list[Match]:
     if param.slices:
         found = [misfit(context.statistics(param.path, s), param.shape, s.fans) for s in param.slices]
     elif param.fans is not None:
-        found = [misfit(context.statistics(param.path), param.shape, param.fans)]
+        exchanged = _kind(param) == "swapped"
+        found = [misfit(context.statistics(param.path), param.shape, param.fans, exchanged=exchanged)]
     else:
         return []
     return [m for m in found if m is not None] if all(m is not None for m in found) else []

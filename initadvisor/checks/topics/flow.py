@@ -136,7 +136,9 @@ def trend(depths: Sequence[int], sizes: Sequence[float]) -> Trend | None:
     return Trend(math.exp(slope), total, int(x[0]), int(x[-1]), errors)
 
 
-def _trending(size: Callable[[LayerFigures], float], what: str) -> Callable[[CheckContext], Iterator[Hit]]:
+def _trending(
+    size: Callable[[LayerFigures], float], told: Callable[[Trend], str]
+) -> Callable[[CheckContext], Iterator[Hit]]:
     def run(context: CheckContext) -> Iterator[Hit]:
         layers = [
             layer
@@ -151,16 +153,33 @@ def _trending(size: Callable[[LayerFigures], float], what: str) -> Callable[[Che
         factor = max(found.total, 1 / found.total)
         if factor < TREND:
             return
-        per_layer = found.per_layer
         yield Hit(
             tuple(layer.path for layer in layers),
-            f"{what} {'grow' if per_layer > 1 else 'shrink'} by ×{per_layer:.3g} per layer with depth, "
-            f"×{found.total:.3g} from depth {found.first} to {found.last}",
+            told(found),
             severity=Severity.ERROR if factor > HOPELESS else None,
             weight=factor,
         )
 
     return run
+
+
+def _verb(factor: float) -> str:
+    return "grow" if factor > 1 else "shrink"
+
+
+def _forward(t: Trend) -> str:
+    return (
+        f"layer outputs {_verb(t.per_layer)} by ×{t.per_layer:.3g} per layer, ×{t.total:.3g} from depth {t.first} to "
+        f"{t.last}"
+    )
+
+
+def _backward(t: Trend) -> str:
+    """Told the way gradients run, from the last layer to the first."""
+    return (
+        f"gradients {_verb(1 / t.per_layer)} by ×{1 / t.per_layer:.3g} per layer on the way back, ×{1 / t.total:.3g} "
+        f"from depth {t.last} to {t.first}"
+    )
 
 
 def _collapse(context: CheckContext) -> Iterator[Hit]:
@@ -258,7 +277,7 @@ CHECKS = (
         Severity.WARNING,
         "forward signals that grow or shrink geometrically with depth",
         "Use the gain that belongs to the activation (He for ReLU), or normalise.",
-        _trending(lambda layer: layer.rms, "layer outputs"),
+        _trending(lambda layer: layer.rms, _forward),
         ("he2015", "poole2016"),
         mends=True,
     ),
@@ -268,7 +287,7 @@ CHECKS = (
         Severity.WARNING,
         "gradients that grow or shrink geometrically with depth",
         "Use the gain that belongs to the activation's slope, orthogonal weights, or residual connections.",
-        _trending(lambda layer: layer.grad_norm, "gradients"),
+        _trending(lambda layer: layer.grad_norm, _backward),
         ("glorot2010", "schoenholz2017"),
         mends=True,
     ),

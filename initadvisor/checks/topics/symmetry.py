@@ -10,7 +10,7 @@ from initadvisor.checks.context import CheckContext, rows_of, units_first
 from initadvisor.checks.finding import Severity
 from initadvisor.checks.plugin import Check, Hit
 from initadvisor.checks.statistics import statistics_of
-from initadvisor.graph.spec import ParamSpec
+from initadvisor.graph.spec import Confidence, ParamSpec
 from initadvisor.types import WEIGHT_ROLES, Role
 
 FLAT_AT_ZERO = frozenset({"relu", "relu6", "relu_squared", "threshold", "hardshrink", "softshrink", "square"})
@@ -47,11 +47,9 @@ def _zero_or_constant(context: CheckContext) -> Iterator[Hit]:
         biased = any(not context.is_zero(b.path) for b in context.biases_of(param.path))
         stuck = param.activation in FLAT_AT_ZERO and not biased and param.norm_after is None
         told = f", and {param.activation} has no slope at zero: it never moves" if stuck else ""
-        yield Hit(
-            (param.path,),
-            f"all {s.count} weights are zero{told}",
-            severity=Severity.ERROR if stuck else Severity.WARNING,
-        )
+        # Beside a skip path a zero map is a choice (ControlNet's); on the only path it stops the signal.
+        severity = Severity.ERROR if stuck else Severity.INFO if context.spec.branches else Severity.WARNING
+        yield Hit((param.path,), f"all {s.count} weights are zero{told}", severity=severity)
 
 
 def _ends_branch(context: CheckContext, param: ParamSpec) -> bool:
@@ -205,7 +203,8 @@ def _two_zeros(context: CheckContext) -> Iterator[Hit]:
             continue
         told.add(pair)
         measured = ", and both gradients are exactly zero" if all(p in grads for p in pair) else ""
-        yield Hit(pair, f"{pair[0]} and {pair[1]} multiply each other and both are zero{measured}")
+        counts = " and ".join(f"{context.statistics(p).count:,}" for p in pair)
+        yield Hit(pair, f"{pair[0]} and {pair[1]} multiply each other, and all {counts} values are zero{measured}")
     yield from _blocked_modulation(context, told)
 
 
@@ -221,7 +220,7 @@ def _blocked_modulation(context: CheckContext, told: set[tuple[str, str]]) -> It
 
 def _norm_scales(context: CheckContext) -> Iterator[Hit]:
     scales = [p for p in context.with_role(Role.NORM_SCALE) if context.finite(p.path)]
-    zero = [p for p in scales if context.is_zero(p.path) and p.offset == 0]
+    zero = [p for p in scales if context.is_zero(p.path) and p.offset == 0 and p.confidence is Confidence.CERTAIN]
     last = {b.last_norm for b in context.spec.branches}
     for param in zero:
         if param.branch_last or param.path in last:
