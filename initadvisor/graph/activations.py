@@ -301,7 +301,7 @@ def _call(op: Op, known: dict[int, torch.Tensor]) -> torch.Tensor | None:
         return arg
 
     if op.name in _CASTS:
-        return known[op.inputs[0]]
+        return known.get(op.inputs[0])  # of "y.to(x)" only x may be known
     args = [filled(a) for a in op.args]
     if op.name == "prelu":
         return torch.where(args[0] >= 0, args[0], args[0] * args[1])
