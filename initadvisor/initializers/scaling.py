@@ -178,6 +178,7 @@ register(
         right_when="Normalised or shallow nets, where the scale hardly matters.",
         wrong_when="Deep plain nets: its variance is six times below He's and signals die.",
         references=("he2015",),
+        aliases=("lora_a",),
         deviation="torch writes it as kaiming_uniform(a=√5), which is this bound and not He's rule.",
     )
 )

@@ -211,7 +211,7 @@ register(
         right_when="Recurrent weights of ReLU RNNs (IRNN) and square layers meant to start as pass-through.",
         wrong_when="Layers that widen: padded zeros leave the added units without signal (use zero_init).",
         references=("le2015",),
-        aliases=("eye",),
+        aliases=("eye", "irnn"),
         min_dims=2,
     )
 )

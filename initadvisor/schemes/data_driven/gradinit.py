@@ -72,7 +72,7 @@ def gradinit(
         InputError: the loss cannot be inferred from the batch.
     """
     eta = lr if lr > 0 else _RATES[optimizer]
-    objective = Objective(site, matrices_only=False)
+    objective = Objective(site, norms=True)
     generator = stream(site.seed, "gradinit")
     logs = torch.zeros(len(objective.paths), dtype=torch.float64, requires_grad=True)
     adam = torch.optim.Adam([logs], lr=rate, betas=_BETAS)
@@ -85,7 +85,7 @@ def gradinit(
             seen, fresh = objective.halves(generator)
             slopes = gradients(objective.loss(weights, seen), weights)
             drop = promised_drop(slopes, eta, optimizer)
-            if float(drop) > _FIRST_ORDER_DROP or not bool(torch.isfinite(drop)):
+            if not float(drop.detach()) <= _FIRST_ORDER_DROP:
                 # Its logarithm has the same descent direction, whatever the gradient's size.
                 target = drop.log()
             else:

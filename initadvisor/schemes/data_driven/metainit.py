@@ -48,7 +48,7 @@ def gradient_quotient(objective: Objective, weights: Weights) -> torch.Tensor:
     return total / sum(g.numel() for g in slopes)
 
 
-def metainit(site: Site, *, steps: float = 40.0, rate: float = 0.1) -> tuple[str, ...]:
+def metainit(site: Site, *, steps: float = 60.0, rate: float = 0.02) -> tuple[str, ...]:
     """Descend on the gradient quotient over one factor per weight matrix, by the sign of the slope with momentum.
 
     Dauphin & Schoenholz 2019, algorithm 1. The factors with the least quotient seen are kept.
@@ -65,7 +65,7 @@ def metainit(site: Site, *, steps: float = 40.0, rate: float = 0.1) -> tuple[str
         SchemeError: the quotient is not finite to begin with, or nothing can be scaled.
         InputError: the loss cannot be inferred from the batch.
     """
-    objective = Objective(site, matrices_only=True)
+    objective = Objective(site, norms=False)
     logs = torch.zeros(len(objective.paths), dtype=torch.float64)
     velocity = torch.zeros_like(logs)
     seen: list[tuple[float, torch.Tensor]] = []
@@ -76,7 +76,7 @@ def metainit(site: Site, *, steps: float = 40.0, rate: float = 0.1) -> tuple[str
             quotient = gradient_quotient(objective, weights)
             if not bool(torch.isfinite(quotient)):
                 break
-            seen.append((float(quotient), logs))
+            seen.append((float(quotient.detach()), logs))
             if step == count:
                 break
             slope = objective.by_factor(quotient, weights)
@@ -96,8 +96,8 @@ register(
         fn=metainit,
         references=("dauphin2019",),
         args={
-            "steps": Hyperparameter(40.0, low=1.0, high=2000.0, log=True, meaning="steps of the descent"),
-            "rate": Hyperparameter(0.1, low=1e-4, high=1.0, log=True, meaning="first change of a factor's logarithm"),
+            "steps": Hyperparameter(60.0, low=1.0, high=2000.0, log=True, meaning="steps of the descent"),
+            "rate": Hyperparameter(0.02, low=1e-4, high=1.0, log=True, meaning="first change of a factor's logarithm"),
         },
         right_when="Deep plain nets whose scales are off and that no formula covers.",
         wrong_when="Large models: every step costs three backward passes, the last through the other two.",

@@ -40,15 +40,16 @@ class Objective:
     """The loss of a model whose tensors are multiplied by factors e^s, one s per tensor.
 
     Attributes:
-        paths: tensors that have a factor, in model order: plain ones that are not zero.
+        paths: tensors that have a factor, in model order: plain ones that are neither zero nor biases.
     """
 
-    def __init__(self, site: Site, *, matrices_only: bool) -> None:
+    def __init__(self, site: Site, *, norms: bool) -> None:
         """Read off what can be scaled.
 
         Args:
             site: what to work on.
-            matrices_only: leave biases and norm parameters as they are.
+            norms: scale the factors of norms too, which are told by being constant. Biases are never scaled: a few
+                factors on them would fit how frequent each target is, and nothing else.
 
         Raises:
             SchemeError: nothing can be scaled.
@@ -61,7 +62,9 @@ class Objective:
         self._divisible = site.loss is None
         self._plain = {p: s.param.detach().clone() for p, s in site.slots.items() if s.kind is SlotKind.PLAIN}
         self.paths = tuple(
-            path for path, value in self._plain.items() if (value.ndim > 1 or not matrices_only) and bool(value.any())
+            path
+            for path, value in self._plain.items()
+            if bool(value.any()) and (value.ndim > 1 or (norms and _flat(value)))
         )
         if not self.paths:
             raise SchemeError("no tensor can be rescaled: all are zero, frozen or recomputed from others")
@@ -111,8 +114,14 @@ class Objective:
                 slots[path].write((self._plain[path] * factor).cpu())
 
 
+def _flat(value: torch.Tensor) -> bool:
+    return bool((value == value.reshape(-1)[0]).all())
+
+
 def gradients(value: torch.Tensor, weights: Weights) -> list[torch.Tensor]:
     """Gradients of ``value`` that can be differentiated further; zero where a weight plays no part."""
+    if not value.requires_grad:  # a constant, as the squared gradient of a linear loss is
+        return [torch.zeros_like(w) for w in weights.values()]
     return list(
         torch.autograd.grad(value, list(weights.values()), create_graph=True, allow_unused=True, materialize_grads=True)
     )
