@@ -44,6 +44,15 @@ _CASTS = words(
 """Ops that leave a value what it is, up to its type."""
 
 
+SHAPE_ONLY = words("type_as expand_as view_as reshape_as to")
+"""Ops that look at a second tensor's shape or type only."""
+
+
+def read_by(op: Op) -> tuple[int, ...]:
+    """Values whose numbers an op reads."""
+    return op.inputs[:1] if op.name in SHAPE_ONLY else op.inputs
+
+
 _PRODUCTS = words("mv dot vdot vecdot matmul rmatmul mm bmm addmm addmv addbmm baddbmm einsum inner tensordot")
 """Contractions that do not say which operand is the weight."""
 
@@ -102,17 +111,17 @@ class Flow:
             self.layers_of[op.index] = layers
             state, kind = State.LIVE, Kind.LAYER
         else:
-            state = max((self.state[i] for i in op.inputs), default=State.COLD)
+            state = max((self.state[i] for i in read_by(op)), default=State.COLD)
             if op.name in kinds.RANDOM and not (op.in_place and op.name in ("normal", "uniform")):
                 state = State.COLD
             kind = self._kind(op) if state is State.LIVE else Kind.PURE
         self.kind.append(kind)
-        level = max((self.depth[i] for i in op.inputs), default=0) + bool(layers)
+        level = max((self.depth[i] for i in read_by(op)), default=0) + bool(layers)
         if len(layers) > 2:  # a recurrent layer with an output projection is two maps deep
             level += 1
         origins: frozenset[int] = frozenset()
         if state is State.PURE:
-            origins = frozenset().union(*(self.origins[i] for i in op.inputs))
+            origins = frozenset().union(*(self.origins[i] for i in read_by(op)))
         for out in op.outputs:
             signal = _is_signal(self.values[out].dtype)
             self.state[out] = state if signal else State.COLD
@@ -135,7 +144,7 @@ class Flow:
 
     def _kind(self, op: Op) -> Kind:
         name = op.name
-        live = {i for i in op.inputs if self.state[i] is State.LIVE}
+        live = {i for i in read_by(op) if self.state[i] is State.LIVE}
         if name == "alias" and len(live) > 1:
             return Kind.JOIN  # written to through another view
         if name in kinds.CONTRACTIONS:
@@ -196,7 +205,7 @@ class Flow:
             return (self.norms[op.index][1],)
         if op.index in self.layers_of:
             return tuple(dict.fromkeys(v for layer in self.layers_of[op.index] for v in layer.reading.data))
-        return tuple(dict.fromkeys(i for i in op.inputs if self.state[i] is State.LIVE))
+        return tuple(dict.fromkeys(i for i in read_by(op) if self.state[i] is State.LIVE))
 
     def root(self, value: int) -> int:
         """The value before casts and copies."""

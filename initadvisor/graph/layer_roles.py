@@ -261,20 +261,17 @@ class LayerReader:
 
     def _modulates(self, label: Label, layer: Layer) -> bool:
         flow, op = self.flow, self.flow.graph.ops[label[1]]
-        ancestry = flow.depth
         sides = [i for i in op.inputs if flow.is_live(i)]
         if len(sides) != 2:
             return False
-        own = next((s for s in sides if Ancestors(flow, s).has(layer.output) is not None), None)
-        if own is None:
-            return False
+        own = op.inputs[label[-1]]
         other = sides[0] if sides[1] == own else sides[1]
         small, large = flow.values[own].shape, flow.values[other].shape
         padded = (1,) * (len(large) - len(small)) + small
         broadcast = len(padded) == len(large) and any(a == 1 and b > 1 for a, b in zip(padded, large, strict=True))
         made = flow.producer(flow.root(other))
         normed = made is not None and made.index in flow.norms
-        if not (broadcast or normed) or ancestry[other] == 0:
+        if not (broadcast or normed) or flow.depth[other] == 0:
             return False
         return Ancestors(flow, own).has(other) is None and not self._same_source(layer, other)
 

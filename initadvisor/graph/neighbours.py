@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from initadvisor.graph.activations import Bends
 from initadvisor.graph.flow import Flow
 from initadvisor.graph.kinds import Kind
+from initadvisor.graph.opgraph import Op
 from initadvisor.graph.residual import Residuals
 from initadvisor.graph.responses import Args
 from initadvisor.types import NO_ACTIVATION
@@ -22,11 +23,13 @@ class Side:
     Attributes:
         activation, args: the nonlinearity, ``"none"`` where there is none before the next weight, norm or sum.
         norm: name of the normalisation, None where there is none.
+        reduced: a sum over features lies before it, so that it is not the whole signal that goes there.
     """
 
     activation: str = NO_ACTIVATION
     args: Args = ()
     norm: str | None = None
+    reduced: bool = False
 
 
 _NOTHING = Side()
@@ -66,6 +69,9 @@ class Neighbours:
         if kind in (Kind.CARRY, Kind.BEND, Kind.OTHER):
             sources = flow.signals(op)
             return self.behind[sources[0]] if len(sources) == 1 else _NOTHING
+        gated = self._gated(op)
+        if gated is not None:
+            return self.behind[gated]
         if kind is Kind.JOIN:
             sides = {self.behind[s] for s in flow.signals(op)}
             return sides.pop() if len(sides) == 1 else _NOTHING
@@ -77,14 +83,11 @@ class Neighbours:
         bend = self.bends.by_start.get(value)
         if bend is not None:
             return Side(bend.name, bend.args)
-        best = _NOTHING
-        for op in self.flow.consumers(value):
-            side = self._through(op.index, value)
-            if side.activation != NO_ACTIVATION:
-                return side
-            if best.norm is None:
-                best = side
-        return best
+        sides = [self._through(op.index, value) for op in self.flow.consumers(value)]
+        acting = [s for s in sides if s.activation != NO_ACTIVATION]
+        if acting:
+            return next((s for s in acting if not s.reduced), acting[0])
+        return next((s for s in sides if s.norm is not None), _NOTHING)
 
     def _through(self, index: int, value: int) -> Side:
         flow, op = self.flow, self.flow.graph.ops[index]
@@ -96,9 +99,19 @@ class Neighbours:
             return replace(after, norm=flow.norms[index][0])
         if kind is Kind.SUM:
             return replace(self._first(op.outputs), norm=None)
-        if kind in (Kind.CARRY, Kind.JOIN, Kind.BEND, Kind.OTHER):
+        if kind is Kind.CARRY and op.name == "sum":
+            return replace(self._first(op.outputs), reduced=True)
+        if kind in (Kind.CARRY, Kind.JOIN, Kind.BEND, Kind.OTHER) or value == self._gated(op):
             return self._first(op.outputs)
         return _NOTHING
+
+    def _gated(self, op: Op) -> int | None:
+        """The signal that a product with something smaller only weighs (attention over neighbours, excitation)."""
+        if self.flow.kind_of(op) is not Kind.PRODUCT:
+            return None
+        shape = self.flow.values[op.outputs[0]].shape
+        full = [i for i in op.inputs if self.flow.values[i].shape == shape]
+        return full[0] if len(full) == 1 else None
 
     def _first(self, values: tuple[int, ...]) -> Side:
         sides = [self._ahead[v] for v in values if v in self._ahead]

@@ -33,7 +33,7 @@ _VIEWS = words(
 _RESHAPES = words("view reshape flatten unflatten view_as reshape_as ravel")
 
 Label = tuple[Any, ...]
-"""Where features end: ``("query",)``, ``("layer", op)``, ``("product", op, acted)``, ``("sum", op)``, …"""
+"""Where features end: ``("query",)``, ``("layer", op)``, ``("sum", op, operand)``, with further ops alike."""
 
 
 @dataclass(slots=True)
@@ -177,7 +177,7 @@ class Follower:
         if kind is Kind.SUM:
             same = flow.values[value].shape == flow.values[op.outputs[0]].shape
             if not same:
-                self._end(("sum", op.index), trail, reach)
+                self._end(("sum", op.index, op.inputs.index(value)), trail, reach)
             return [(o, Trail(trail.numbers if same else None, trail.mask, trail.acted, not same or trail.faint))
                     for o in op.outputs]  # fmt: skip
         if kind is Kind.OTHER:

@@ -167,6 +167,8 @@ def _shortcut(flow: Flow, value: int) -> Iterator[int]:
 
 def _identity(flow: Flow, found: Residuals, op: Op, stream: int, branch: int) -> list[Path]:
     """Branches of ``stream + branch`` where ``stream`` reaches the sum without a weight."""
+    if flow.values[stream].shape != flow.values[op.outputs[0]].shape:
+        return []  # what is spread over a stream modulates it
     ancestors = Ancestors(flow, branch)
     for fork in _shortcut(flow, stream):
         layered = ancestors.has(fork)
@@ -179,7 +181,10 @@ def _identity(flow: Flow, found: Residuals, op: Op, stream: int, branch: int) ->
 
 def _projected(flow: Flow, bends: Bends, found: Residuals, op: Op, sides: list[int]) -> list[Path]:
     """Branches where the shortcut carries one weight (and perhaps a norm) to match shapes."""
+    shape = flow.values[op.outputs[0]].shape
     for stream, branch in (sides, sides[::-1]):
+        if flow.values[stream].shape != shape:
+            continue
         layer = _only_layer(flow, bends, stream)
         if layer is None or len(layer.reading.data) != 1:
             continue

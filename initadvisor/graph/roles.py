@@ -309,10 +309,9 @@ class _Reader:
     def _classes(self) -> int | None:
         heads = [f.layer for f in self.layers.facts if f.role is Role.OUTPUT]
         for value in self.graph.outputs:
-            shape = self.graph.values[value].shape
-            made = [h for h in heads if self.flow.depth[h.output] == self.flow.depth[value]]
-            if made and shape:
-                return int(shape[-1])
+            made = [h for h in heads if self.flow.depth[h.output] == self.flow.depth[value] and h.reading.out_axes]
+            if made:
+                return int(self.graph.values[made[-1].output].shape[made[-1].reading.out_axes[0]])
         return None
 
     def _coverage(self, params: tuple[ParamSpec, ...]) -> Coverage:

@@ -177,7 +177,7 @@ class ModelSpec:
         coverage: what was not understood.
         fingerprint: hash of paths, shapes and roles; equal for two instances of one architecture.
         residual_depth: number of branches on the longest path (GPT-2's 2L).
-        output_classes: size of the output's last axis where an output layer was found, else None.
+        output_classes: number of features the output layer makes, None where no output layer was found.
         custom_activations: callables for activations that have no standard name, by the name used in ``activation``.
     """
 

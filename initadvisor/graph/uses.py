@@ -12,8 +12,8 @@ from initadvisor.graph.activations import Bends
 from initadvisor.graph.attention import Attentions
 from initadvisor.graph.axes import AxisMap, Origin, Part, Tracer, axis_map
 from initadvisor.graph.branches import Branches, after_norm
-from initadvisor.graph.flow import Flow, Layer
-from initadvisor.graph.kinds import Kind, words
+from initadvisor.graph.flow import Flow, Layer, read_by
+from initadvisor.graph.kinds import Kind
 from initadvisor.graph.layer_roles import LayerFacts, LayerReader
 from initadvisor.graph.neighbours import Neighbours
 from initadvisor.graph.opgraph import Op
@@ -21,9 +21,6 @@ from initadvisor.graph.packing import ranges_of
 from initadvisor.graph.residual import Ancestors
 from initadvisor.graph.spec import Confidence
 from initadvisor.types import Fans, Role, Slice
-
-_SHAPE_ONLY = words("type_as expand_as view_as reshape_as")
-"""Ops that look at a second tensor's shape or type only."""
 
 _NORM_SLOTS = {"layer_norm": 2, "batch_norm": 3, "group_norm": 2, "instance_norm": 3, "rms_norm": 2}
 """Position of the scale among a norm call's arguments; the shift follows."""
@@ -91,7 +88,7 @@ class UseReader:
             for layer in self.flow.layers_of.get(op.index, ()):
                 taken |= self._layer(op, layer)
             if self.flow.kind_of(op) is not Kind.PURE or op.index in self.flow.layers_of:
-                for operand in dict.fromkeys(op.inputs):
+                for operand in dict.fromkeys(read_by(op)):
                     if self.flow.is_pure(operand) and operand not in taken:
                         self._other(op, operand)
         for value in self.flow.graph.outputs:
@@ -245,10 +242,11 @@ class UseReader:
     # ---- everything else
 
     def _other(self, op: Op, operand: int) -> None:
-        if op.name in _SHAPE_ONLY and op.inputs[0] != operand:
-            return
         for origin in self.tracer.origins(operand):
             role, confidence, note = self._role(op, operand, origin)
+            fans = self._functional(op, operand, origin) if role in (Role.HIDDEN, Role.NORM_SCALE) else None
+            if fans is not None:
+                role, note = Role.HIDDEN, "multiplied with the signal and summed: a linear functional"
             signal = next((s for s in self.flow.signals(op) if s != operand), None)
             result = op.outputs[0] if op.outputs else None
             before = self._weight_before(signal) if signal is not None else None
@@ -259,7 +257,7 @@ class UseReader:
                     role,
                     confidence,
                     note,
-                    fans=_ELEMENTWISE if role is Role.HIDDEN else None,
+                    fans=(fans or _ELEMENTWISE) if role is Role.HIDDEN else None,
                     weight=before,
                     signal=signal,
                     result=result,
@@ -304,6 +302,22 @@ class UseReader:
     def _decays(self, op: Op) -> bool:
         """The product goes into an exponential: a rate of decay over a step."""
         return any(self.neighbours.ahead(o).activation == "exp" for o in op.outputs)
+
+    def _functional(self, op: Op, operand: int, origin: Origin) -> Fans | None:
+        """Fans of a vector that is multiplied with the signal before a sum over it (attention over neighbours)."""
+        readers = list(self.flow.consumers(op.outputs[0]))
+        if len(readers) != 1 or readers[0].name != "sum" or origin.tag is None:
+            return None
+        rank = len(self.flow.values[op.outputs[0]].shape)
+        dims = readers[0].arg(1, "dim")
+        summed = {d % rank - rank for d in ((dims,) if isinstance(dims, int) else dims or ()) if isinstance(d, int)}
+        shape = self.flow.values[origin.parameter].shape
+        ins = [k for k, n in enumerate(shape) if n > 1 and k - len(shape) in summed]
+        if not ins or self.flow.values[operand].shape != shape:
+            return None
+        batch = tuple(k for k, n in enumerate(shape) if n > 1 and k not in ins)
+        out = next((k for k, n in enumerate(shape) if n == 1), 0)
+        return Fans(float(math.prod(shape[k] for k in ins)), 1.0, out, ins[0], 1, batch)
 
     def _norm_slot(self, op: Op, operand: int) -> Role | None:
         position = _NORM_SLOTS.get(op.name)
