@@ -236,7 +236,7 @@ def advise(
             model_name=type(model).__name__,
             parameter_count=sum(p.numel() for p in task.model.parameters() if p.requires_grad),
             spec=spec,
-            schemes=schemes,
+            schemes=(*schemes, *race.refined),
             race=race,
             loss_name=task.loss_name,
             optimizer_name=task.optimizer_name,

@@ -21,6 +21,7 @@ from initadvisor.trials.engine import Engine
 from initadvisor.trials.gate import Passed, gate, weights_digest
 from initadvisor.trials.member import MemberKey, MemberState
 from initadvisor.trials.progress import OnEvent, Progress, ignore
+from initadvisor.trials.refine import HIGHEST, LOWEST, refinable, refined
 from initadvisor.trials.result import Cost, Decision, RaceResult, Status, TrialResult, Verdict
 from initadvisor.trials.standings import Contest, Standing, ranking, standing
 from initadvisor.trials.streams import derive
@@ -105,6 +106,7 @@ class _Race:
         self.interrupted = False
         self.resumed = 0
         self.notes: list[str] = []
+        self.refined_schemes: list[Scheme] = []
 
     def run(self) -> None:
         """Gate, plan, rungs, confirmation."""
@@ -119,6 +121,9 @@ class _Race:
         self.contest.enter([CURRENT, *entering[: self.plan.candidates]], self.task.rates, left_out)
         for index in range(len(self.plan.rungs)):
             self._run_rung(index)
+        for s in self.contest.finish():
+            self._finish(s)
+        self._refine()
         self._run_confirmation()
         self._tell("done", "done")
 
@@ -247,10 +252,35 @@ class _Race:
             if (key.scheme, key.lr) not in alive and state.checkpoint is not None:
                 self.states[key] = replace(state, checkpoint=None)
 
+    def _refine(self) -> None:
+        """Search multipliers per group of roles around the leader, at its rate, each variant as long as the leader."""
+        assert self.plan is not None
+        finalists = self.contest.finalists()
+        if finalists is None or not self.plan.refine or not self.plan.rungs:
+            return
+        leader, horizon = finalists[1], self.plan.rungs[-1].steps
+        scheme = self.engine.schemes[leader.scheme]
+        groups = refinable(scheme, self.spec)
+        if not groups:
+            return
+        horizons = tuple(r.steps for r in self.plan.rungs)
+        seeds = self._seeds("rung", self.plan.draws)
+        for number in range(1, self.plan.refine + 1):
+            name, seed = f"{leader.scheme}×{number}", derive(self.seed, "refine", number)
+            multipliers = self.log.suggest(groups, name, leader.lr, low=LOWEST, high=HIGHEST, seed=seed)
+            variant = refined(scheme, self.spec, multipliers, number)
+            self.engine.add(variant)
+            self.refined_schemes.append(variant)
+            keys = [MemberKey("refine", name, s, leader.lr) for s in seeds]
+            self._advance(keys, horizon, horizons, f"refining {leader.scheme}: {number} of {self.plan.refine}")
+            # On the leader's own seeds: the comparison is paired, and fresh seeds judge the winner.
+            found = standing(name, leader.lr, [self.states[k] for k in keys], horizon, self.plan.length)
+            self.log.finish(keys[0], found.status, found.score, found.why)
+            self.contest.add(found)
+            self._forget_checkpoints(everything=True)
+
     def _run_confirmation(self) -> None:
         assert self.plan is not None
-        for s in self.contest.finish():
-            self._finish(s)
         self.finalists = self.contest.finalists()
         if self.finalists is None:
             return
@@ -387,8 +417,8 @@ class _Race:
             ("engine", self.engine.description),
         )
         notes = (*self.notes, *self.engine.notes)
-        order = ranking(self.contest, self.schemes, self.passed, interrupted=self.interrupted)
-        return RaceResult(decision, order, trials, cost, settings, notes)
+        order = ranking(self.contest, (*self.schemes, *self.refined_schemes), self.passed, interrupted=self.interrupted)
+        return RaceResult(decision, order, trials, cost, settings, notes, tuple(self.refined_schemes))
 
     def _raise_if_all_failed(self) -> None:
         ran = [s for s in self.states.values() if s.status is not None or s.steps]

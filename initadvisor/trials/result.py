@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from initadvisor.schemes.scheme import Scheme
+
 
 class Status(StrEnum):
     """How a trial ended; the value is the sentence a user reads, with the remedy where there is one."""
@@ -179,6 +181,7 @@ class RaceResult:
         cost: what it took.
         settings: what was run, for provenance and the report (optimizer, loss, rates, seeds, engine, rungs), as text.
         notes: remarks worth a line in the report.
+        refined: schemes the sampler found during the race, which the ranking may name.
     """
 
     decision: Decision
@@ -187,3 +190,4 @@ class RaceResult:
     cost: Cost
     settings: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    refined: tuple[Scheme, ...] = ()

@@ -158,6 +158,15 @@ class Contest:
                 self.latest[runner] = replace(s, why="among the last")
         return [self.latest[r] for r in self.alive]
 
+    def add(self, found: Standing) -> None:
+        """Take in a refined scheme that has been trained as long as those that are left."""
+        runner = (found.scheme, found.lr)
+        if math.isfinite(found.score):
+            self.alive.append(runner)
+            self.latest[runner] = replace(found, why="refined from the leader")
+        else:
+            self.left[runner] = found
+
     def best_of(self, scheme: str) -> Standing | None:
         """The best standing of a scheme at its longest horizon."""
         found = [s for s in (*self.latest.values(), *self.left.values()) if s.scheme == scheme]

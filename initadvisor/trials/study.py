@@ -29,6 +29,9 @@ IDENTITY = "initadvisor"
 DRAW = "draw"
 """Prefix of the trial attributes that hold one draw each."""
 
+REFINE_STARTUP = 4
+"""Refined schemes drawn at random before the sampler models what it has seen."""
+
 FORMAT = 1
 """Version of what is stored; another version's studies are not resumed."""
 
@@ -153,37 +156,52 @@ class StudyLog:
         """A value kept by :meth:`note`, None where there is none."""
         return self.study.user_attrs.get(name)
 
-    def begin(
-        self,
-        keys: Sequence[MemberKey],
-        *,
-        schemes: Sequence[str],
-        rates: Sequence[float],
-        params: Mapping[str, float] | None = None,
-    ) -> None:
+    def begin(self, keys: Sequence[MemberKey], *, schemes: Sequence[str], rates: Sequence[float]) -> None:
         """Ask for one trial per scheme and rate of ``keys``, unless there is one already.
 
         Args:
             keys: members about to start.
-            schemes: all names the race may use, in a fixed order.
+            schemes: all names the race began with, in a fixed order.
             rates: all learning rates of the race.
-            params: multipliers of a refined scheme.
         """
-        space: dict[str, Any] = {
-            "scheme": CategoricalDistribution(list(schemes)),
-            "lr": FloatDistribution(min(rates), max(rates), log=True),
-        }
+        rate = FloatDistribution(min(rates), max(rates), log=True)
         with _quiet(), self._guarded("cannot be written"):
             for key in dict.fromkeys(_trial_key(k) for k in keys):
                 if key in self._trials:
                     continue
-                phase, scheme, lr = key
-                fixed = {"scheme": scheme, "lr": lr}
-                self.study.enqueue_trial({k: v for k, v in fixed.items() if k in space})
-                trial = self.study.ask(fixed_distributions=space)
-                for name, value in (("phase", phase), ("scheme", scheme), ("lr", lr), *(params or {}).items()):
-                    trial.set_user_attr(name, value)
-                self._trials[key] = trial
+                _, scheme, lr = key
+                # Refined schemes are told by their multipliers; their names are no choice a sampler could make.
+                space: dict[str, Any] = {"scheme": CategoricalDistribution(list(schemes))} if scheme in schemes else {}
+                self.study.enqueue_trial({"scheme": scheme, "lr": lr} if space else {"lr": lr})
+                self._keep(key, self.study.ask(fixed_distributions={**space, "lr": rate}))
+
+    def _keep(self, key: TrialKey, trial: optuna.trial.Trial) -> None:
+        for name, value in zip(("phase", "scheme", "lr"), key, strict=True):
+            trial.set_user_attr(name, value)
+        self._trials[key] = trial
+
+    def suggest(
+        self, names: Sequence[str], scheme: str, lr: float, *, low: float, high: float, seed: int
+    ) -> dict[str, float]:
+        """Multipliers for a refined scheme, by the sampler; those of an earlier run where it got as far.
+
+        Args:
+            names: groups of roles.
+            scheme: name the variant will have.
+            lr: rate it will train at.
+            low: smallest multiplier.
+            high: largest.
+            seed: of the sampler.
+        """
+        key = ("refine", scheme, lr)
+        with _quiet(), self._guarded("cannot be written"):
+            if key not in self._trials:
+                # Few trials in few dimensions: Parzen estimators, one per multiplier, of those tried so far.
+                self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=REFINE_STARTUP)
+                space: dict[str, Any] = {f"× {n}": FloatDistribution(low, high, log=True) for n in names}
+                self._keep(key, self.study.ask(fixed_distributions=space))
+            params = self._trials[key].params
+        return {n: float(params[f"× {n}"]) for n in names}
 
     def save(self, states: Sequence[MemberState]) -> None:
         """Write down what is known of members now; each replaces what was known before."""
