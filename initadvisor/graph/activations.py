@@ -167,6 +167,8 @@ class _Finder:
         numbers: dict[int, float] = {}
         learned: set[int] = set()
         shape = flow.values[op.outputs[0]].shape
+        if op.name in _CASTS and op.inputs[0] not in members:
+            return None  # something else is cast to the signal's type
         for value in op.inputs:
             if value in members:
                 if len(flow.values[value].shape) != len(shape) and op.name not in _CASTS:

@@ -83,7 +83,11 @@ class Reach:
             return []
         labels = list(self.ends)
         table = torch.stack([self.ends[label] for label in labels])
-        _, group = torch.unique(table, dim=1, return_inverse=True)
+        if bool(table.all()):
+            return [(frozenset(labels), table[0])]
+        group = torch.zeros(table.shape[1], dtype=torch.int64)
+        for row in table:  # refine the grouping label by label: numbering them all at once may overflow
+            _, group = torch.unique(2 * group + row, return_inverse=True)
         found = []
         for number in range(int(group.max()) + 1):
             mask = group == number
@@ -257,8 +261,7 @@ def _mask(numbers: torch.Tensor, features: int) -> torch.Tensor:
         if numbers.stride(axis) == 0 and numbers.shape[axis] > 1:
             numbers = numbers.narrow(axis, 0, 1)
     mask = torch.zeros(features, dtype=torch.bool)
-    mask[numbers.reshape(-1).long()] = True
-    return mask
+    return mask.scatter_(0, numbers.reshape(-1).long(), True)  # indexing with a scalar is a thousand times slower
 
 
 def ranges_of(mask: torch.Tensor) -> tuple[tuple[int, int], ...]:

@@ -101,6 +101,7 @@ class _Reader:
         self.first_path: dict[int, str] = {}
         for path, value in graph.parameters.items():
             self.first_path.setdefault(value, path)
+        self._names = Counter(graph.parameters.values())
         self._weight_paths = {
             layer.index: self.first_path[origins[0].parameter]
             for layer in flow.layers
@@ -146,7 +147,7 @@ class _Reader:
         """Of several uses: the one by the path's own module, then the most telling, the most frequent, the first."""
         owner = path.rpartition(".")[0]
         often = Counter(u.role for u in uses)
-        tied = len([n for n, v in self.graph.parameters.items() if v == uses[0].parameter]) > 1
+        tied = self._names[uses[0].parameter] > 1
 
         def rank(use: Use) -> tuple[bool, int, int, int]:
             own = tied and use.op >= 0 and self.graph.ops[use.op].module == owner
