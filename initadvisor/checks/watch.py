@@ -17,6 +17,9 @@ from initadvisor.trials.metrics import BOUNDED, DEAD_BELOW, FLAT_ABOVE, RECTIFIE
 QUERIES_READ = 64
 """Queries per attention whose weights are looked at; the means over them are known to a few percent."""
 
+FEATURES_READ = 4096
+"""Features of a layer through which the spread over samples is measured; the ratio is then known to a few percent."""
+
 _ADDS = frozenset({"add", "__add__", "__radd__", "__iadd__"})
 
 
@@ -184,9 +187,15 @@ def _sharpness(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def variation_of(value: torch.Tensor) -> torch.Tensor:
-    """Spread over the first axis, relative to the RMS of all; 0 for a tensor of zeros."""
-    wide = value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
-    spread = torch.var(wide, dim=0, correction=1).mean().sqrt()
+    """Spread over the first axis, relative to the RMS of all; 0 for a tensor of zeros.
+
+    Wide outputs are looked at through evenly spaced features; the ratio is a mean over them.
+    """
+    flat = value.reshape(value.shape[0], -1)
+    flat = flat[:, :: max(1, flat.shape[1] // FEATURES_READ)]
+    wide = flat.float() if value.dtype in (torch.float16, torch.bfloat16) else flat
+    apart = wide - wide.mean(dim=0)
+    spread = torch.linalg.vector_norm(apart) / math.sqrt(wide.numel() * (1 - 1 / wide.shape[0]))
     rms = torch.linalg.vector_norm(wide) / math.sqrt(wide.numel())
     relative: torch.Tensor = spread / rms.clamp_min(torch.finfo(wide.dtype).tiny)
     return relative

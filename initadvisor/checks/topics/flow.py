@@ -33,6 +33,12 @@ FEWEST_DEPTHS = 5
 TREND = 100.0
 """Factor from first to last layer that is told; wide nets at criticality drift by less than 3 over 50 layers."""
 
+STEEP = 1.25
+"""Factor per layer that goes with it; a batch-normalised ResNet-50 drifts by 1.12 a layer and trains."""
+
+FAR = 1e4
+"""Factor from first to last layer that is told however slowly it builds up."""
+
 HOPELESS = 1e6
 """Factor from which single precision and any one learning rate lose the far end."""
 
@@ -151,7 +157,8 @@ def _trending(
         if found is None or found.errors < CERTAIN:
             return
         factor = max(found.total, 1 / found.total)
-        if factor < TREND:
+        steep = max(found.per_layer, 1 / found.per_layer) > STEEP
+        if factor < (TREND if steep else FAR):
             return
         yield Hit(
             tuple(layer.path for layer in layers),

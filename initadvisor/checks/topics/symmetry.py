@@ -58,17 +58,16 @@ def _ends_branch(context: CheckContext, param: ParamSpec) -> bool:
 
 
 def duplicate_rows(rows: torch.Tensor) -> tuple[int, int]:
-    """How many rows repeat an earlier one, and how many rows there are; rows of one repeated value are left out.
+    """How many rows repeat an earlier one, and how many rows there are; rows of one repeated value count as different.
 
     Args:
         rows: ``(units, weights per unit)``.
 
     Example:
         >>> duplicate_rows(torch.tensor([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0], [0.0, 0.0]]))
-        (1, 3)
+        (1, 4)
     """
     matrix = rows if rows.dtype is torch.float64 else rows.float()
-    matrix = matrix[matrix.amin(dim=1) != matrix.amax(dim=1)]
     if matrix.shape[0] < 2:
         return 0, matrix.shape[0]
     generator = torch.Generator().manual_seed(0)
@@ -77,7 +76,10 @@ def duplicate_rows(rows: torch.Tensor) -> tuple[int, int]:
     order = torch.argsort(seen[:, 0])
     near = seen[order].diff(dim=0).abs() <= SAME * seen.square().mean(dim=0).sqrt()
     (candidates,) = torch.nonzero(near.all(dim=1), as_tuple=True)
-    same = (matrix[order[candidates]] == matrix[order[candidates + 1]]).all(dim=1)
+    these, those = matrix[order[candidates]], matrix[order[candidates + 1]]
+    same = (these == those).all(dim=1)
+    # Rows of one value are mostly zero on purpose: padding, pruned units, unused classes.
+    same &= (these != these[:, :1]).any(dim=1)
     return int(same.sum()), matrix.shape[0]
 
 
@@ -127,7 +129,7 @@ def _clones(context: CheckContext) -> Iterator[Hit]:
     found: list[list[str]] = []
     for paths in groups.values():
         first = context.tensors[paths[0]]
-        same = [p for p in paths if torch.equal(context.tensors[p], first)]
+        same = [p for p in paths if p == paths[0] or torch.equal(context.tensors[p], first)]
         if len(same) > 1 and _drawn(first):
             found.append(same)
     if found:
