@@ -154,6 +154,7 @@ def _builder(model_type: str, class_name: str, device: str, few: bool = True, dt
         cls = getattr(transformers, class_name)
         with torch.device(device), no_init_weights():  # only shapes matter
             model: nn.Module = cls(config)
+        model.tie_weights()
         return model.to(dtype).train()
 
     return build

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
@@ -44,10 +45,14 @@ def require_trainable(model: Any) -> nn.Module:
     """The model itself.
 
     Raises:
-        InputError: it is no module, has no parameter, or none that is trained.
+        InputError: it is no module, is scripted, has no parameter, or none that is trained.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module itself")
+    scripted = [name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
+    if scripted:
+        where = f'module "{scripted[0]}"' if scripted[0] else type(model).__name__
+        raise InputError(f"{where} is scripted, so its ops cannot be seen; pass the Python module it was made of")
     parameters = list(model.parameters())
     if not parameters:
         raise InputError(f"{type(model).__name__} has no parameters; there is nothing to initialise")

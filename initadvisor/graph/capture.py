@@ -182,6 +182,13 @@ class _Recorder(TorchFunctionMode):
         self._append(name, func, plain_args, plain_kwargs, tuple(refs), outputs, in_place=False)
         return out
 
+    def opaque(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """Note a call whose inside cannot be seen."""
+        refs: list[int] = []
+        plain_args = tuple(self._plain(a, refs) for a in args)
+        plain_kwargs = {k: self._plain(v, refs) for k, v in kwargs.items()}
+        self._append(name, _owner, plain_args, plain_kwargs, tuple(refs), list(_flat(out)), in_place=False)
+
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
             return func(*args, **kwargs)
@@ -283,6 +290,27 @@ def _eager() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _unscripted(recorder: _Recorder) -> Iterator[None]:
+    """Run scripted functions as the Python they were made of; of one that kept none, record inputs and outputs."""
+    kind = torch._C.ScriptFunction
+    original = kind.__call__
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        source = getattr(self, "_torchdynamo_inline", None)
+        if source is not None:
+            return source(*args, **kwargs)
+        out = original(self, *args, **kwargs)
+        recorder.opaque("scripted_function", args, kwargs, out)
+        return out
+
+    kind.__call__ = call  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        kind.__call__ = original  # type: ignore[method-assign]
+
+
 def module_names(model: nn.Module) -> dict[int, str]:
     """Id of each module -> its first dotted name."""
     return {id(module): name for name, module in model.named_modules()}
@@ -358,7 +386,7 @@ def capture(model: nn.Module, batch: Batch) -> OpGraph:
             register_module_forward_hook(recorder.leave, always_call=True),
         ):
             stack.callback(handle.remove)
-        with recorder:
+        with _unscripted(recorder), recorder:
             output = _call(model, own, recorder)
         # Every output is kept alive by `output` until it has been looked up.
         outputs = tuple(dict.fromkeys(recorder.lookup(t) for t in _returned(output, set())))

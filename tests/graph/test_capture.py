@@ -186,3 +186,27 @@ def test_nothing_to_train(model: nn.Module) -> None:
 def test_compiled_model_runs_as_written() -> None:
     model = torch.compile(nn.Sequential(nn.Linear(4, 4), nn.Tanh()), backend="eager")
     assert [p.activation for p in analyze(model, torch.randn(3, 4)).params] == ["tanh", "tanh"]
+
+
+def swish(x: torch.Tensor) -> torch.Tensor:
+    return x * torch.sigmoid(x)
+
+
+class Own(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
+        return swish(x)
+
+
+@pytest.mark.parametrize("function", [torch.jit.script(swish), Own.apply], ids=["scripted", "autograd function"])
+def test_functions_with_an_inside_of_their_own_are_seen(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    model = Calls(lambda layer, x: layer(function(layer(x))))
+    spec = analyze(model, torch.randn(3, 4))
+    assert spec.depth == 2
+    assert {spec["layer.weight"].activation, spec["layer.weight"].input_activation} & {"silu"}
+    assert torch.equal(function(torch.zeros(2)), torch.zeros(2))
+
+
+def test_a_scripted_module_is_refused_clearly() -> None:
+    with pytest.raises(InputError, match='module "0" is scripted'):
+        analyze(nn.Sequential(torch.jit.script(nn.Linear(4, 4)), nn.Linear(4, 4)), torch.randn(3, 4))
