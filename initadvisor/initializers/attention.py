@@ -42,10 +42,9 @@ def mimetic(
 ) -> torch.Tensor:
     """Draw one half of W_Q·W_Kᵀ ≈ α·Z + β·I (per head) or of W_V·W_O ≈ α·Z − β·I.
 
-    Trockman & Kolter 2023, section 4. With k the size of a head and d the width, Z has variance 1/k for query and key
-    and 1/d for value and output. The first matrix is cut to rank k by its singular value decomposition; one half takes
-    U·√Σ, the other V·√Σ. Both halves are filled by calls of their own, so both draw from the stream that ``pair``
-    names.
+    Trockman & Kolter 2023, section 4. Z is d × d with variance 1/d, so that noise and identity weigh alike. The first
+    matrix is cut to the rank of a head by its singular value decomposition; one half takes U·√Σ, the other V·√Σ. Both
+    halves are filled by calls of their own, so both draw from the stream that ``pair`` names.
 
     Args:
         shape: of the projection.
@@ -84,7 +83,7 @@ def mimetic(
             for head in range(count):
                 rows = slice(head * rank, (head + 1) * rank)
                 if part in ("query", "key"):
-                    pair_of = _factors(width, rank, noise / math.sqrt(rank), diagonal, shared)
+                    pair_of = _factors(width, rank, noise / math.sqrt(width), diagonal, shared)
                     value[index, rows] = pair_of[part == "key"].T
                 else:
                     left, right = _factors(width, rank, noise / math.sqrt(width), -diagonal, shared)
@@ -107,7 +106,7 @@ register(
         summary="Attention whose query·key is near the identity and value·output near its negative, as after training.",
         formula="W_Q·W_Kᵀ = α·Z + β·I per head, cut to the head's rank; W_V·W_O = α·Z − β·I",
         right_when="Vision transformers trained from scratch on little data, with positions added to the tokens.",
-        wrong_when="Only one half of a pair is filled so, or query and key read different widths.",
+        wrong_when="Language models, keys that several query heads share, or only one half of a pair is filled so.",
         args={
             "part": Hyperparameter("query", choices=("query", "key", "value", "out"), meaning="which projection"),
             "pair": Hyperparameter(0.0, low=0.0, high=2.0**53, meaning="number of the stream both halves draw from"),
@@ -116,6 +115,7 @@ register(
             "beta": Hyperparameter(-1.0, low=-1.0, high=4.0, meaning="size of the identity; negative: the paper's"),
         },
         references=("trockman2023",),
+        deviation="Z follows from the number of the pair and not from the seed: both halves must be cut from one Z.",
         min_dims=2,
     )
 )

@@ -80,10 +80,11 @@ def sparse(
     def draw(maps: int, out: int, inputs: int, kernel: tuple[int, ...]) -> torch.Tensor:
         columns = inputs * math.prod(kernel)
         kept = max(1, min(columns, round(connections)))
-        rank = torch.rand(maps, out, columns, generator=generator).argsort(dim=-1)
+        # The places of the largest of independent uniforms are a random subset of the columns.
+        places = torch.rand(maps, out, columns, generator=generator).topk(kept, dim=-1, sorted=False).indices
         value = torch.zeros(maps, out, columns, dtype=working)
         weights = torch.randn(maps, out, kept, generator=generator, dtype=working) * (gain / math.sqrt(kept))
-        return value.scatter_(-1, rank[..., :kept], weights).reshape(maps, out, inputs, *kernel)
+        return value.scatter_(-1, places, weights).reshape(maps, out, inputs, *kernel)
 
     return draw_maps(shape, fans, draw).to(dtype)
 

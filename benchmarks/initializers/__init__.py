@@ -1,0 +1,1 @@
+"""What initializers cost and what data-driven steps achieve."""
