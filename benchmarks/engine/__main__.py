@@ -25,10 +25,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.engine.models import CASES, Case
 from initadvisor.graph.spec import Coverage, ModelSpec
-from initadvisor.trials.batched import NotBatchableError, batching_of, step_seconds
+from initadvisor.trials.batched import batching_of, step_seconds
 from initadvisor.trials.engine import Engine, processors
 from initadvisor.trials.loop import make_draw, trial_process
 from initadvisor.trials.member import MemberKey, MemberState
+from initadvisor.trials.stack import NotBatchableError
 from initadvisor.trials.task import TrainingTask, make_task
 
 MEMBERS = 32

@@ -161,8 +161,8 @@ def build_plan(level: Level, scale: float, *, candidates: int, rates: int, lengt
 def plan_for_steps(limit: int, *, candidates: int, rates: int, length: int) -> Plan:
     """The best plan that takes at most ``limit`` model-steps: the richest level that fits, scaled up to the limit.
 
-    Under the smallest budgets fewer candidates enter, those of lowest prior being left out; what no plan can do
-    without (a few steps of a few candidates and of the confirmation) may exceed an absurdly small limit.
+    Under the smallest budgets fewer candidates enter, those of lowest prior being left out; only what no plan can do
+    without, a step of one candidate at every rate and two of its confirmation, may exceed the limit.
     """
     if limit < 1:
         raise InputError(f"budget={limit}; give a positive number of seconds (a float) or of model-steps (an int)")
@@ -174,11 +174,23 @@ def plan_for_steps(limit: int, *, candidates: int, rates: int, length: int) -> P
         if make(level, candidates)(1.0).steps <= limit:
             return _largest(make(level, candidates), 1.0, MAX_SCALE, limit)
     level = LEVELS["fast"]
-    for count in range(candidates, min(candidates, MIN_CANDIDATES), -1):
+    for count in range(candidates, min(candidates, MIN_CANDIDATES) - 1, -1):
         smallest = make(level, count)(MIN_RUNG_STEPS**-1)
         if smallest.steps <= limit:
             return _largest(make(level, count), MIN_RUNG_STEPS**-1, 1.0, limit)
-    return _largest(make(level, min(candidates, MIN_CANDIDATES)), 1e-3, 1.0, limit)
+    return _smallest(limit, candidates, rates, length)
+
+
+def _smallest(limit: int, candidates: int, rates: int, length: int) -> Plan:
+    """Under limits that leave room for no race: one rung of a few steps, then a short confirmation, whatever fits."""
+    for seeds in (LEVELS["fast"].confirm_seeds, 3, 2):
+        for count in range(min(candidates, MIN_CANDIDATES), 0, -1):
+            for steps in range(min(SHORTEST_RUNG, length), 0, -1):
+                rung = Rung(steps, 1, 1)
+                plan = Plan(count, rates, 1, (rung,), 0, steps, seeds, min(3, seeds), length)
+                if plan.steps <= limit:
+                    return plan
+    return plan
 
 
 def _largest(make: Callable[[float], Plan], low: float, high: float, limit: int) -> Plan:

@@ -12,9 +12,10 @@ import torch
 
 from initadvisor.losses import first_line
 from initadvisor.schemes.scheme import Scheme
-from initadvisor.trials.batched import Batching, NotBatchableError, batching_of, is_out_of_memory, step_seconds
+from initadvisor.trials.batched import batching_of, is_out_of_memory, step_seconds
 from initadvisor.trials.loop import Draw, Training, make_draw
 from initadvisor.trials.member import MemberKey, MemberState, load_tensors
+from initadvisor.trials.stack import Batching, NotBatchableError
 from initadvisor.trials.task import TrainingTask
 from initadvisor.types import CURRENT
 

@@ -19,10 +19,11 @@ import torch
 
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.scheme import Scheme
-from initadvisor.trials.batched import Batching, train_batched
+from initadvisor.trials.batched import train_batched
 from initadvisor.trials.choice import Choice, choose_batching
 from initadvisor.trials.loop import Training, train_members, trial_process
 from initadvisor.trials.member import MemberKey, MemberState, pack, unpack
+from initadvisor.trials.stack import Batching
 from initadvisor.trials.task import TrainingTask
 from initadvisor.types import CURRENT
 

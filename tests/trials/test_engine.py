@@ -18,12 +18,13 @@ from torch import nn
 
 import initadvisor.trials.engine as engine_module
 from initadvisor.trials import batched
-from initadvisor.trials.batched import NotBatchableError, batching_of, train_batched
+from initadvisor.trials.batched import batching_of, train_batched
 from initadvisor.trials.choice import Choice, choose_batching
 from initadvisor.trials.engine import Engine
 from initadvisor.trials.loop import train_members
 from initadvisor.trials.member import MemberKey, MemberState, pack, unpack
 from initadvisor.trials.result import Status
+from initadvisor.trials.stack import NotBatchableError, Stack
 from initadvisor.trials.task import TrainingTask, make_task
 
 SCHEMES = {s.name: s for s in (current(), xavier("a"), xavier("b", 1.4))}
@@ -248,7 +249,7 @@ def test_what_vmap_cannot_do_falls_back_by_itself(model: Callable[[], nn.Module]
 
 
 def test_a_stack_that_computes_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batched._Stack, "_clip", lambda self, gradients: None)
+    monkeypatch.setattr(Stack, "_clip", lambda self, gradients: None)
     task = task_of(tanh_mlp(), clip_norm=1e-3)
     choice = choose_batching(task, SCHEMES, 0, 1.0, 10**6, 1)
     assert choice.batching is None
