@@ -262,18 +262,22 @@ def report(
 @app.command(
     epilog="""\b
 Examples:
-  initadvisor explain kaiming_normal
-  initadvisor explain he_normal --json"""
+  initadvisor explain he_normal
+  initadvisor explain rules_orthogonal
+  initadvisor explain INI101 --json"""
 )
 def explain(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="An initializer (its alias will do) or a rule.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="NAME", help="Initializer (its alias will do), rule, scheme, step or check.", show_default=False
+        ),
     ],
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """All about an initializer or a rule.
+    """All about an initializer, rule, scheme or check.
 
     Formula, when it is right and wrong, a picture of a filled layer, source and BibTeX.
     """
@@ -291,15 +295,37 @@ Examples:
   initadvisor list initializers --quiet""",
 )
 def list_names(
-    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="initializers or rules.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(metavar="[KIND]", help="initializers, steps, rules, schemes, checks.")
+    ] = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """Names of initializers and rules."""
+    """Names of everything that can be explained."""
     from initadvisor.cli.knowledge import run_list
 
     run_list(kind, as_json=as_json, quiet=quiet, no_color=no_color)
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  initadvisor schema advise > advice.schema.json
+  initadvisor schema recipe > recipe.schema.json"""
+)
+def schema(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The command that writes the JSON, or recipe.", show_default=False)
+    ],
+) -> None:
+    """Print the JSON schema of a document.
+
+    Each command has one, of what it writes with --json; recipe is that of recipe files, for editors.
+    """
+    from initadvisor.cli.knowledge import run_schema
+
+    run_schema(name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -31,9 +31,10 @@ def run_apply(
             raise InputError(f'--out "{out}": weights are written as one of {", ".join(WEIGHT_FILES)}')
         check_writable(out)
     loaded = load_recipe(recipe)
-    arguments: dict[str, Any] = {} if seed is None else {"seed": seed}
+    if seed is None:
+        seed = loaded.provenance.seed or 0  # so that a recipe gives the very weights its evidence is about
     with open_target(target) as opened:
-        result = loaded.apply(opened.model, opened.sample_batch, **arguments)
+        result = loaded.apply(opened.model, opened.sample_batch, seed=seed)
         if out is not None:
             save_weights(opened.model, out)
     if as_json:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import initadvisor.report.sentences as sentences
 from initadvisor.errors import RegistryError
 from initadvisor.evidence import Evidence
 from initadvisor.references import cite
-from initadvisor.report.contrast import Contrast, contrast, curve_of, finite_range, flow_of, on_steps, other_scheme
+from initadvisor.report.contrast import (
+    Contrast,
+    contrast,
+    curve_of,
+    finite_range,
+    flow_of,
+    on_steps,
+    other_scheme,
+    was_tried,
+)
 from initadvisor.report.numbers import number, plural, rate, size
 from initadvisor.report.page import Page
 from initadvisor.report.termplot import Axis, beside, linear_axis, log_axis, panel
@@ -122,17 +132,20 @@ def _scope(evidence: Evidence) -> str:
 
 
 def _ranking(page: Page, evidence: Evidence) -> None:
+    tried = [entry for entry in evidence.race.ranking if was_tried(entry)]
     if not evidence.race.ranking:
         return
     page.heading("What the alternatives scored")
-    page.put(ranking_table(evidence, width=page.width))
+    if tried:
+        page.put(ranking_table(evidence, tried, width=page.width))
     told: dict[str, list[str]] = {}
-    for entry in evidence.race.ranking:
+    for entry in tried:
         sentence = sentences.standing(entry)
         cut = page.width < ROOM_FOR_REASONS or sentence != sentences.standing_briefly(entry)
         if cut and (entry.status is not Status.COMPLETED or entry.why):
             told.setdefault(sentence, []).append(entry.scheme)
     page.bullets((f"{', '.join(names)}: {why}" for why, names in told.items()), quiet=True)
+    page.bullets(sentences.left_out(evidence), quiet=True)
 
 
 ROOM_FOR_INTERVALS = 76
@@ -142,8 +155,14 @@ ROOM_FOR_REASONS = 100
 """Columns from which the ranking has room for a sentence in each line."""
 
 
-def ranking_table(evidence: Evidence, *, width: int) -> Table:
-    """Candidates by held-out loss, as a rich table."""
+def ranking_table(evidence: Evidence, entries: Sequence[RankingEntry], *, width: int) -> Table:
+    """Candidates by held-out loss, as a rich table.
+
+    Args:
+        evidence: which of them is recommended.
+        entries: best first.
+        width: of the page.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -160,7 +179,7 @@ def ranking_table(evidence: Evidence, *, width: int) -> Table:
     if width >= ROOM_FOR_REASONS:
         table.add_column("how it left", overflow="fold", ratio=1)
     chosen = evidence.race.decision.scheme
-    for place, entry in enumerate(evidence.race.ranking, start=1):
+    for place, entry in enumerate(entries, start=1):
         row = [str(place), entry.scheme + (" ◂" if entry.scheme == chosen else ""), number(entry.score)]
         if width >= ROOM_FOR_INTERVALS:
             row.append(interval(entry))

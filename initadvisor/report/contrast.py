@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from initadvisor.evidence import Evidence
-from initadvisor.trials.result import SignalFlow, Status, TrialResult, Verdict
+from initadvisor.trials.result import RankingEntry, SignalFlow, Status, TrialResult, Verdict
 from initadvisor.types import CURRENT
 
 CONFIRM = "confirm"
@@ -122,6 +122,11 @@ def on_steps(trial: TrialResult | None, last: int, points: int) -> tuple[float |
         known = [loss for at, loss in curve if at <= step]
         shown.append(ended if step > curve[-1][0] else known[-1] if known else curve[0][1])
     return tuple(shown)
+
+
+def was_tried(entry: RankingEntry) -> bool:
+    """Whether anything was measured of a candidate: one left out for want of budget has no score to show."""
+    return entry.steps > 0 or entry.draws > 0
 
 
 def finite_range(values: Sequence[float]) -> tuple[float, float] | None:

@@ -1,23 +1,22 @@
-"""What is known about an initializer or a rule: formula, when it is right, its picture and its source."""
+"""An entry of the lexicon for the terminal and as JSON, with a picture of a filled layer where there is one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from initadvisor.errors import RegistryError, nearest
-from initadvisor.initializers.registry import Card, cards, get
+from initadvisor.errors import InitAdvisorError
+from initadvisor.initializers.registry import Card
 from initadvisor.references import bibtex, cite
 from initadvisor.report.codec import encode
 from initadvisor.report.jsonout import envelope
+from initadvisor.report.lexicon import Entry
 from initadvisor.report.numbers import number
 from initadvisor.report.page import Page
 from initadvisor.report.termplot import LABEL_WIDTH, bars, fit, linear_axis
-from initadvisor.schemes.rules.registry import rules
-from initadvisor.schemes.rules.rule import Rule
 from initadvisor.types import Fans
 
 EXPLAIN_FORMAT = "initadvisor.explain"
@@ -29,8 +28,6 @@ SAMPLE_WIDTH = 64
 PICTURE_HEIGHT = 6
 PICTURE_BINS = 41
 """Odd, so that a bin is centred on zero."""
-
-INITIALIZERS, RULES = "initializers", "rules"
 
 
 @dataclass(frozen=True)
@@ -50,31 +47,17 @@ class Picture:
     distinct: int
 
 
-def find(name: str) -> Card | Rule:
-    """The initializer or rule of that name or alias.
-
-    Raises:
-        RegistryError: there is none; the nearest is named.
-    """
-    try:
-        return get(name)
-    except RegistryError:
-        known = {rule.name: rule for rule in rules()}
-        if name in known:
-            return known[name]
-        names = [n for card in cards() for n in (card.name, *card.aliases)]
-        hint = nearest(name, [*names, *known])
-        raise RegistryError(f'no initializer or rule is called "{name}"; {hint}') from None
-
-
-def picture(card: Card) -> Picture:
-    """Fill a square layer with an initializer, at gain 1 and its default arguments, and count."""
+def picture(card: Card) -> Picture | None:
+    """Fill a square layer at gain 1 and default arguments and count; None where it needs arguments of its own."""
     extra = max(0, card.min_dims - 2)
     shape = (SAMPLE_WIDTH, SAMPLE_WIDTH, *[3] * extra)
     fan = float(SAMPLE_WIDTH * 3**extra)
     arguments = {name: h.default for name, h in card.args.items()}
     generator = torch.Generator().manual_seed(0)
-    filled = card.fn(shape, Fans(fan, fan), gain=1.0, generator=generator, dtype=torch.float32, **arguments)
+    try:
+        filled = card.fn(shape, Fans(fan, fan), gain=1.0, generator=generator, dtype=torch.float32, **arguments)
+    except InitAdvisorError:
+        return None
     values = filled.flatten().double()
     reach = float(values.abs().max()) or 1.0
     counts = torch.histc(values, PICTURE_BINS, -reach, reach)
@@ -99,89 +82,67 @@ def picture_lines(shown: Picture, width: int) -> list[str]:
     return [fit(line, width) for line in lines]
 
 
-def render_explanation(
-    subject: Card | Rule, *, width: int | None = None, color: bool | None = None, unicode: bool | None = None
+def render_entry(
+    entry: Entry, *, width: int | None = None, color: bool | None = None, unicode: bool | None = None
 ) -> str:
-    """Everything about one initializer or rule, for the terminal."""
+    """Everything about one name, for the terminal."""
     page = Page(width=width, color=color, unicode=unicode)
-    kind = "initializer" if isinstance(subject, Card) else "rule"
-    aliases = f", also {', '.join(subject.aliases)}" if isinstance(subject, Card) and subject.aliases else ""
-    page.text(f"{subject.name} ({kind}{aliases})", strong=True)
-    page.text(subject.summary)
-    if isinstance(subject, Card):
-        _tell_card(page, subject)
-    if subject.references:
+    aliases = f", also {', '.join(entry.aliases)}" if entry.aliases else ""
+    page.text(f"{entry.name} ({entry.kind.removesuffix('s')}{aliases})", strong=True)
+    page.text(entry.summary)
+    for heading, lines in entry.facts:
+        page.heading(heading)
+        if len(lines) == 1:
+            page.text(lines[0])
+        else:
+            page.bullets(lines)
+    _tell_picture(page, entry)
+    if entry.references:
         page.heading("Source")
-        for key in subject.references:
+        for key in entry.references:
             reference = cite(key)
             page.text(f"{reference.short}: {reference.title}. {reference.venue}. {reference.url}".rstrip())
         page.gap()
-        page.text(bibtex(subject.references), quiet=True)
+        page.text(bibtex(entry.references), quiet=True)
     return page.done()
 
 
-def _tell_card(page: Page, card: Card) -> None:
-    page.heading("Formula")
-    page.text(card.formula)
-    page.heading("When")
-    page.bullets([f"right: {card.right_when}", f"wrong: {card.wrong_when}"])
-    if card.args:
-        page.heading("Arguments")
-        page.bullets([argument_in_words(name, card) for name in card.args])
-    shown = picture(card)
+def _tell_picture(page: Page, entry: Entry) -> None:
+    shown = picture(entry.card) if entry.card is not None else None
+    if shown is None:
+        return
     page.heading(f"A {SAMPLE_WIDTH}×{SAMPLE_WIDTH} layer at gain 1: σ = {number(shown.std)}")
     if shown.distinct == 1:
         page.text("Every element has the same value.")
     else:
         page.lines(picture_lines(shown, page.width))
-    if card.deviation:
-        page.heading("Where we deviate from the source")
-        page.text(card.deviation)
 
 
-def argument_in_words(name: str, card: Card) -> str:
-    """An argument, its default, what it may be and what it means."""
-    argument = card.args[name]
-    allowed = ""
-    if argument.choices:
-        allowed = f", one of {', '.join(argument.choices)}"
-    elif argument.low is not None or argument.high is not None:
-        low = number(argument.low) if argument.low is not None else "−∞"
-        high = number(argument.high) if argument.high is not None else "∞"
-        allowed = f", from {low} to {high}"
-    default = argument.default if isinstance(argument.default, str) else f"{argument.default:g}"
-    return f"{name} = {default}{allowed}" + (f": {argument.meaning}" if argument.meaning else "")
+def entries_to_json(entries: Sequence[Entry]) -> dict[str, Any]:
+    """All about one name as plain data; several entries where a name is shared."""
+    return envelope(EXPLAIN_FORMAT, entries[0].summary, {"entries": [_entry_to_json(e) for e in entries]})
 
 
-def explain_to_json(subject: Card | Rule) -> dict[str, Any]:
-    """The same as plain data."""
-    content: dict[str, Any] = {
-        "kind": "initializer" if isinstance(subject, Card) else "rule",
-        "name": subject.name,
-        "references": list(subject.references),
-        "bibtex": bibtex(subject.references),
+def _entry_to_json(entry: Entry) -> dict[str, Any]:
+    shown = picture(entry.card) if entry.card is not None else None
+    return {
+        "kind": entry.kind.removesuffix("s"),
+        "name": entry.name,
+        "summary": entry.summary,
+        "aliases": list(entry.aliases),
+        "facts": {heading: list(lines) for heading, lines in entry.facts},
+        "references": list(entry.references),
+        "bibtex": bibtex(entry.references),
+        "picture": None if shown is None else encode(shown),
     }
-    if isinstance(subject, Card):
-        shown = picture(subject)
-        content |= {
-            "aliases": list(subject.aliases),
-            "formula": subject.formula,
-            "right_when": subject.right_when,
-            "wrong_when": subject.wrong_when,
-            "deviation": subject.deviation,
-            "arguments": {name: encode(h) for name, h in subject.args.items()},
-            "picture": {"edges": list(shown.edges), "counts": list(shown.counts), "std": encode(shown.std)},
-        }
-    return envelope(EXPLAIN_FORMAT, subject.summary, content)
 
 
-def catalogue(kinds: Sequence[str] = (INITIALIZERS, RULES)) -> dict[str, dict[str, str]]:
+def by_kind(entries: Iterable[Entry]) -> dict[str, dict[str, str]]:
     """Names and summaries, by kind."""
-    known: dict[str, dict[str, str]] = {
-        INITIALIZERS: {card.name: card.summary for card in cards()},
-        RULES: {rule.name: rule.summary for rule in rules()},
-    }
-    return {kind: known[kind] for kind in kinds}
+    found: dict[str, dict[str, str]] = {}
+    for entry in entries:
+        found.setdefault(entry.kind, {})[entry.name] = entry.summary
+    return found
 
 
 def render_catalogue(

@@ -13,7 +13,7 @@ from initadvisor.errors import InputError, RegistryError
 from initadvisor.evidence import Evidence, WeightSample
 from initadvisor.references import Reference, bibtex, cite
 from initadvisor.report.console import interval
-from initadvisor.report.contrast import contrast, flow_of, other_scheme
+from initadvisor.report.contrast import contrast, flow_of, other_scheme, was_tried
 from initadvisor.report.numbers import number, plural, rate, size
 from initadvisor.report.plots import SHOWN_CANDIDATES, figure, plot_curves, plot_flow, plot_ranking, plot_weights
 from initadvisor.report.svg import PAINTED, inline_svg
@@ -112,6 +112,7 @@ def _content(evidence: Evidence, recipe: str) -> dict[str, Any]:
         "reasons": [(r, ", ".join(c.short for c in _references(r.references))) for r in sentences.reasons(scheme)]
         if scheme
         else [],
+        "left_out": sentences.left_out(evidence),
         "ranking": _ranking_rows(evidence),
         "pictures": _pictures(evidence, words),
         "weights": _weight_rows(evidence),
@@ -161,7 +162,7 @@ def _ranking_rows(evidence: Evidence) -> list[dict[str, Any]]:
             "draws": entry.draws,
             "left": sentences.standing(entry),
         }
-        for place, entry in enumerate(evidence.race.ranking, start=1)
+        for place, entry in enumerate(filter(was_tried, evidence.race.ranking), start=1)
     ]
 
 
@@ -208,16 +209,18 @@ def _curve_pictures(evidence: Evidence) -> list[Picture]:
 
 
 def _ranking_pictures(evidence: Evidence) -> list[Picture]:
-    if not evidence.race.ranking:
+    tried = sum(map(was_tried, evidence.race.ranking))
+    if not tried:
         return []
-    tall = ROW_HEIGHT * min(len(evidence.race.ranking), SHOWN_CANDIDATES) + 0.9
+    tall = ROW_HEIGHT * min(tried, SHOWN_CANDIDATES) + 0.9
     told = "Held-out loss of each candidate with its interval; the table has the same figures."
     draw = partial(plot_ranking, evidence=evidence, theme=PAINTED)
     return [_picture(draw, (PLOT_SIZE[0], tall), "ranking", "Candidates by held-out loss", told)]
 
 
 def _weight_picture(sample: WeightSample, index: int) -> Picture:
-    declared, observed = number(sample.declared_std), number(sample.observed_std)
-    told = f"{sample.path}, filled by {sample.initializer}: declared σ {declared}, observed {observed}."
+    filled = "as it came" if sample.counts == sample.before else f"filled by {sample.initializer}"
+    declared = f"declared σ {number(sample.declared_std)}, " if sample.declared_std is not None else ""
+    told = f"{sample.path}, {filled}: {declared}observed σ {number(sample.observed_std)}."
     draw = partial(plot_weights, sample=sample, theme=PAINTED)
     return _picture(draw, HISTOGRAM_SIZE, f"weights-{index}", sample.path, told)

@@ -97,22 +97,31 @@ def load_advice(path: str | Path) -> SavedAdvice:
 
 def advice_schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a saved advice."""
-    return _schema_of(ADVICE_FORMAT, "evidence", Evidence, {"recipe": {"type": "string"}})
+    definitions: dict[str, Any] = {}
+    return enveloped(
+        ADVICE_FORMAT, {"recipe": {"type": "string"}, "evidence": schema(Evidence, definitions)}, definitions
+    )
 
 
 def spec_schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a model's reading."""
-    return _schema_of(SPEC_FORMAT, "spec", ModelSpec, {})
+    definitions: dict[str, Any] = {}
+    return enveloped(SPEC_FORMAT, {"spec": schema(ModelSpec, definitions)}, definitions)
 
 
-def _schema_of(kind: str, key: str, content: type, extra: Mapping[str, Any]) -> dict[str, Any]:
-    definitions: dict[str, Any] = {"number": NUMBER_SCHEMA}
+def enveloped(kind: str, content: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON schema of a document.
+
+    Args:
+        kind: its ``format``.
+        content: schema of each field beside the envelope's.
+        definitions: what these refer to.
+    """
     properties = {
         "format": {"const": kind},
         "format_version": {"const": FORMAT_VERSION},
         "headline": {"type": "string"},
-        **extra,
-        key: schema(content, definitions),
+        **content,
     }
     return {
         "$schema": DIALECT,
@@ -120,5 +129,5 @@ def _schema_of(kind: str, key: str, content: type, extra: Mapping[str, Any]) -> 
         "type": "object",
         "properties": properties,
         "required": list(properties),
-        "$defs": definitions,
+        "$defs": {"number": NUMBER_SCHEMA, **definitions},
     }

@@ -39,10 +39,10 @@ def rate(value: float) -> str:
     """A learning rate, as people write it.
 
     Example:
-        >>> rate(0.03), rate(1e-4)
-        ('0.03', '0.0001')
+        >>> rate(0.03), rate(1e-4), rate(float("nan"))
+        ('0.03', '0.0001', '–')
     """
-    return f"{value:.4g}"
+    return "–" if math.isnan(value) else f"{value:.4g}"
 
 
 def count(value: float) -> str:

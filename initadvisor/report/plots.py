@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from initadvisor.evidence import Evidence, WeightSample
-from initadvisor.report.contrast import contrast, curve_of, finite_range, flow_of, trainings
+from initadvisor.report.contrast import contrast, curve_of, finite_range, flow_of, trainings, was_tried
 from initadvisor.report.numbers import number
 from initadvisor.report.termplot import log_axis
 from initadvisor.trials.result import SignalFlow
@@ -183,7 +183,7 @@ def _positions(flow: SignalFlow) -> list[int]:
 
 def plot_ranking(ax: Axes, evidence: Evidence, theme: Theme = LIGHT) -> None:
     """Candidates by held-out loss with intervals, best at the top; those without a finite score are marked so."""
-    entries = evidence.race.ranking[:SHOWN_CANDIDATES]
+    entries = [entry for entry in evidence.race.ranking if was_tried(entry)][:SHOWN_CANDIDATES]
     names = [entry.scheme for entry in entries]
     finite = [e for e in entries if math.isfinite(e.score)]
     edge = max((e.high if math.isfinite(e.high) else e.score for e in finite), default=1.0)
@@ -217,10 +217,10 @@ def plot_ranking(ax: Axes, evidence: Evidence, theme: Theme = LIGHT) -> None:
 
 def plot_weights(ax: Axes, sample: WeightSample, theme: Theme = LIGHT) -> None:
     """Histogram of one tensor before and as filled, with the spread its initializer declares."""
-    for counts, label, color, style, alpha in (
-        (sample.before, "as it came", theme.before, "--", 0.15),
-        (sample.counts, sample.initializer, theme.after, "-", 0.3),
-    ):
+    shown = [(sample.before, "as it came", theme.before, "--", 0.15)]
+    if sample.counts != sample.before:
+        shown.append((sample.counts, sample.initializer, theme.after, "-", 0.3))
+    for counts, label, color, style, alpha in shown:
         if counts:
             ax.stairs(counts, sample.edges, color=color, fill=True, alpha=alpha)
             ax.stairs(counts, sample.edges, color=color, linestyle=style, linewidth=1.2, label=label)

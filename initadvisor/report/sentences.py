@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from initadvisor.evidence import Evidence
 from initadvisor.graph.spec import Coverage
-from initadvisor.report.contrast import confirmed_loss, contrast, curve_of, flow_of, other_scheme
+from initadvisor.report.contrast import confirmed_loss, contrast, curve_of, flow_of, other_scheme, was_tried
 from initadvisor.report.folding import fold_paths
 from initadvisor.report.numbers import count, duration, number, p_value, plural, rate, share
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.trials.result import RankingEntry, SignalFlow, Status, Verdict
-from initadvisor.types import CURRENT
+from initadvisor.types import CURRENT, TORCH_DEFAULT
 
 STEADY = 10.0
 """Signal that changes by less than this factor over the whole depth is called steady: one decade is what float32
@@ -20,6 +20,13 @@ training tolerates without a second thought (normalised networks drift that much
 
 MANY_DEAD = 0.5
 """Share of dead or saturated units from which a layer is worth a sentence."""
+
+SHORTEST_HORIZON = 20
+"""Steps below which a training says nothing: momentum and Adam's averages have not warmed up."""
+
+EARLY_SHARE = 0.05
+"""Part of the full training below which "initialisation does not matter" is not said: picks after 5% of training were
+right in the median and far off in a tenth of the tasks, and plateaus end later still."""
 
 SHOWN_PATHS = 3
 """Folded paths named in one line before the rest are counted."""
@@ -32,7 +39,8 @@ def headline(evidence: Evidence) -> str:
         text = f'Use "{decision.scheme}" at learning rate {rate(decision.lr)}: {_gain(evidence)}.'
     elif decision.verdict is Verdict.KEEP:
         tried = other_scheme(evidence) != CURRENT
-        why = "nothing tried was reliably better" if tried else "nothing else was tried"
+        over = f" within {plural(decision.horizon, 'step')}" if decision.horizon else ""
+        why = f"nothing tried was reliably better{over}" if tried else "nothing else was tried"
         text = f"Keep the weights as they are, at learning rate {rate(decision.lr)}: {why}."
     else:
         name = decision.challenger
@@ -172,6 +180,15 @@ def _fill_words(initializer: str, gain: float) -> str:
     return initializer if gain == 1.0 else f"{initializer} × {number(gain)}"
 
 
+def left_out(evidence: Evidence) -> tuple[str, ...]:
+    """Candidates that were never trained, by reason, a line each."""
+    reasons: dict[str, list[str]] = {}
+    for entry in evidence.race.ranking:
+        if not was_tried(entry):
+            reasons.setdefault(standing(entry), []).append(entry.scheme)
+    return tuple(f"{', '.join(names)}: {why}" for why, names in reasons.items())
+
+
 def standing(entry: RankingEntry) -> str:
     """How a candidate left the race, in a sentence: its own reason, or that of its status."""
     return entry.why or entry.status.value
@@ -266,7 +283,22 @@ def diagnosis(evidence: Evidence) -> tuple[str, ...]:
         return ()
     if decision.verdict is Verdict.UNDECIDED:
         return decision.diagnosis
-    return ("Initialisation is not your problem here.", *decision.diagnosis)
+    return (_not_the_problem(evidence), *decision.diagnosis)
+
+
+def _not_the_problem(evidence: Evidence) -> str:
+    """The diagnosis of a "keep", as far as the trials reach: too short or too few of them settle nothing."""
+    horizon, full = evidence.race.decision.horizon, evidence.full_steps
+    if not horizon or horizon < SHORTEST_HORIZON or (full and horizon < EARLY_SHARE * full):
+        length = f" of {count(full)}" if full else ""
+        return (
+            "Whether initialisation matters here is not settled: "
+            f"the trials covered {plural(horizon, 'step')}{length}. Give them more budget."
+        )
+    others = [e for e in evidence.race.ranking if e.scheme not in (CURRENT, TORCH_DEFAULT) and was_tried(e)]
+    if not others:
+        return "Whether initialisation matters here is not settled: no proposed scheme was trained."
+    return "Initialisation is not your problem here."
 
 
 def flow_in_words(evidence: Evidence) -> tuple[str, ...]:
@@ -309,5 +341,6 @@ def curves_in_words(evidence: Evidence) -> str:
             continue
         curve = curve_of(trial)
         if curve:
-            told.append(f"{start} goes from {number(curve[0][1])} to {number(curve[-1][1])} in {trial.steps} steps.")
+            first, last = number(curve[0][1]), number(curve[-1][1])
+            told.append(f"{start} goes from {first} to {last} in {plural(trial.steps, 'step')}.")
     return " ".join(told)

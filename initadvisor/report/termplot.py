@@ -143,14 +143,22 @@ def bars(values: Sequence[float | None], axis: Axis, *, width: int, height: int)
     return ["".join(row) for row in grid]
 
 
-def tick(value: float) -> str:
-    """An axis label of at most seven characters.
+def ticks(values: Sequence[float]) -> list[str]:
+    """Axis labels of at most seven characters, with as many digits as tell them apart where there is room.
 
     Example:
-        >>> tick(0.25), tick(1.2e-7), tick(1500.0), tick(2.30259)
-        ('0.25', '1.2e-07', '1.5e+03', '2.3')
+        >>> ticks([0.25, 1.2e-7]), ticks([1500.0, 2.30259]), ticks([2.305, 2.302])
+        (['0.25', '1.2e-07'], ['1.5e+03', '2.3'], ['2.31', '2.3'])
     """
-    return f"{value:.2g}"
+    labels = [f"{v:.2g}" for v in values]
+    for digits in (3, 4, 5):
+        if len(set(labels)) == len(set(values)):
+            break
+        finer = [f"{v:.{digits}g}" for v in values]
+        if max(map(len, finer)) > LABEL_WIDTH:
+            break
+        labels = finer
+    return labels
 
 
 def panel(
@@ -168,9 +176,10 @@ def panel(
     """
     inner = max(4, width - LABEL_WIDTH - 2)
     columns = min(inner, stretched(len(values), inner))
-    labels = {0: tick(axis.high), height - 1: tick(axis.low)}
+    rows = {0: axis.high, height - 1: axis.low}
     if height >= 5:
-        labels[height // 2] = tick(axis.at(1 - (height // 2 + 0.5) / height))
+        rows[height // 2] = axis.at(1 - (height // 2 + 0.5) / height)
+    labels = dict(zip(rows, ticks(list(rows.values())), strict=True))
     lines = [title]
     drawn = bars(values, axis, width=columns, height=height) if values else ["(not measured)", *[""] * (height - 1)]
     lines += [f"{labels.get(y, ''):>{LABEL_WIDTH}} │{row}" for y, row in enumerate(drawn)]

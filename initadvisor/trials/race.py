@@ -15,7 +15,7 @@ from initadvisor.errors import InputError
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.trials.budget import SWEEP_SEEDS, Budget, Plan, Rung, read_budget, refit
-from initadvisor.trials.decide import CONFIDENCE, Finding, Pair, look, smallest_effect
+from initadvisor.trials.decide import CONFIDENCE, Finding, Pair, look, smallest_effect, too_short_to_keep
 from initadvisor.trials.diagnose import Figures, diagnose
 from initadvisor.trials.engine import Engine
 from initadvisor.trials.gate import Passed, gate, weights_digest
@@ -346,6 +346,9 @@ class _Race:
             )  # fmt: skip
         current, challenger = self.finalists
         finding, _ = self._finding()
+        if finding.verdict is Verdict.KEEP and too_short_to_keep(horizon, self.task.full_steps):
+            why = f"the trials were too short to say that nothing is to be gained ({self._scope(horizon)})"
+            finding = replace(finding, verdict=Verdict.UNDECIDED, why=why)
         switch = finding.verdict is Verdict.SWITCH
         return Decision(
             verdict=finding.verdict,

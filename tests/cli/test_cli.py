@@ -12,6 +12,11 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
+from validator import validate
+
+from initadvisor.cli import main
+
 MODEL = """
 import torch
 from torch import nn
@@ -190,16 +195,131 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
+# The rest is read by the very function the program runs; these few are also started as a stranger would start them.
+STARTED = ("no file", "batch does not fit", "bad recipe")
+
+
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_one_line_and_exit_code_2(name: str, folder: Path) -> None:
+def test_bad_input_is_one_line_and_exit_code_2(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     words, says = BAD[name]
-    done = run(*words, cwd=folder)
-    lines = [line for line in done.stderr.splitlines() if line.startswith("initadvisor: error:")]
-    assert done.returncode == 2, done.stderr
-    assert len(lines) == 1, done.stderr
+    monkeypatch.chdir(folder)
+    if name in STARTED:
+        done = run(*words, cwd=folder)
+        code, out, err = done.returncode, done.stdout, done.stderr
+    else:
+        path, modules = list(sys.path), set(sys.modules)
+        code = main(list(words))
+        out, err = capfd.readouterr()
+        assert sys.path == path
+        assert not {m for m in set(sys.modules) - modules if m in ("train", "broken")}
+    lines = [line for line in err.splitlines() if line.startswith("initadvisor: error:")]
+    assert code == 2, err
+    assert len(lines) == 1, err
     assert says in lines[0]
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+    assert "Traceback" not in err
+    assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("analyze", ("analyze", "train.py")),
+        ("check", ("check", "train.py")),
+        ("apply", ("apply", "mlp.yaml", "train.py")),
+        ("diff", ("diff", "mlp.yaml", "mlp2.yaml")),
+        ("explain", ("explain", "orthogonal")),
+        ("explain", ("explain", "INI104")),
+        ("list", ("list",)),
+        ("advise", ("advise", "train.py", "--budget", "60", "--quiet")),
+    ],
+)
+def test_json_of_every_command_fits_its_published_schema(
+    name: str,
+    words: tuple[str, ...],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(folder)
+    rule = "format: 1\nname: n\nrules:\n  - {{match: '**', init: {}, reason: x}}\nprovenance: {{seed: 7}}\n"
+    (folder / "mlp.yaml").write_text(rule.format("zeros"))
+    (folder / "mlp2.yaml").write_text(rule.format("ones"))
+    assert main(["schema", name]) == 0
+    schema = json.loads(capfd.readouterr().out)
+    code = main([*words, "--json"])
+    assert code == (1 if name == "diff" else 0)
+    document = json.loads(capfd.readouterr().out)
+    validate(document, schema)
+    if name == "apply":  # the recipe's own seed, so that it gives the weights its evidence is about
+        assert document["result"]["seed"] == 7
+
+
+def test_everything_listed_can_be_explained(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--quiet"]) == 0
+    names = capfd.readouterr().out.split()
+    assert len(names) > 50
+    for name in names:
+        assert main(["explain", name]) == 0, name
+        assert name in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "argv", [[], *([c] for c in ("advise", "analyze", "check", "diff", "apply", "report", "explain", "list", "schema"))]
+)
+def test_help_fits_60_columns(
+    argv: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main([*argv, "--help"]) == 0
+    out = capfd.readouterr().out
+    assert "Examples" in out or not argv
+    # Examples are for copying and are not wrapped, so they must be short by themselves.
+    assert max(map(len, out.splitlines())) <= 64
+
+
+def test_a_bug_of_ours_is_not_called_the_users(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An error that never passed through the user's files shows its traceback and has a code of its own."""
+    import initadvisor.cli.reading as reading
+
+    def broken(*args: object, **kwargs: object) -> str:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(reading, "render_spec", broken)
+    assert main(["analyze", "train.py"]) == 3
+    err = capfd.readouterr().err
+    assert "Traceback" in err
+    assert "bug in initadvisor" in err
+
+
+def test_the_main_block_of_a_target_does_not_run(tmp_path: Path) -> None:
+    from initadvisor.target import open_target
+
+    (tmp_path / "helper_of_target.py").write_text("WIDTH = 3\n")
+    (tmp_path / "own_target.py").write_text(
+        "from torch import nn\nimport torch, helper_of_target\nprint('noise')\n"
+        "def target():\n    return nn.Linear(helper_of_target.WIDTH, 2), (torch.zeros(4, 3), torch.zeros(4, 2))\n"
+        "if __name__ == '__main__':\n    raise SystemExit('must not run')\n"
+    )
+    path, modules = list(sys.path), set(sys.modules)
+    with open_target(str(tmp_path / "own_target.py")) as opened:
+        assert opened.model.in_features == 3
+        assert str(tmp_path) in sys.path
+    assert sys.path == path
+    assert not {"helper_of_target", "own_target"} & (set(sys.modules) - modules)
+
+
+def test_a_mapping_takes_what_advise_takes() -> None:
+    import inspect
+
+    from initadvisor.advisor import advise
+    from initadvisor.target import ARGUMENTS
+
+    assert set(ARGUMENTS) == set(inspect.signature(advise).parameters)
 
 
 def test_settings_come_from_pyproject_and_flags_win(folder: Path, tmp_path: Path) -> None:
@@ -222,9 +342,6 @@ def test_help_teaches_without_loading_torch(folder: Path) -> None:
     assert done.returncode == 0
     for command in ("advise", "analyze", "check", "apply", "explain", "list", "report"):
         assert command in done.stdout
-        shown = run(command, "--help", cwd=folder)
-        assert shown.returncode == 0
-        assert "Examples" in shown.stdout
 
 
 def test_ctrl_c_gives_the_advice_that_finished_trials_allow(folder: Path) -> None:

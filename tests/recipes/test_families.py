@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import FAMILIES, gpt_untied
+from recipe_families import FAMILIES, gpt_untied
 from torch import nn
 
 from initadvisor.errors import RecipeError

@@ -265,4 +265,19 @@ def nothing_else() -> Evidence:
     return replace(evidence, schemes=evidence.schemes[:1], versions={}, notes=())
 
 
-ALL = {f.__name__: f for f in (switch, keep, undecided, interrupted, infinite, nothing_else)}
+def hasty() -> Evidence:
+    """A "keep" after so few steps of the full training that nothing is settled."""
+    evidence = keep()
+    decision = replace(evidence.race.decision, horizon=10)
+    return replace(evidence, race=replace(evidence.race, decision=decision))
+
+
+def untried() -> Evidence:
+    """A "keep" with candidates that the budget left out."""
+    evidence = keep()
+    why = "not tried: no budget left"
+    rest = tuple(RankingEntry(f"scheme_{i}", NAN, INF, INF, INF, 0, 0, Status.PRUNED, why) for i in range(20))
+    return replace(evidence, race=replace(evidence.race, ranking=evidence.race.ranking + rest))
+
+
+ALL = {f.__name__: f for f in (switch, keep, undecided, interrupted, infinite, nothing_else, hasty, untried)}

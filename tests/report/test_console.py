@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 
 import pytest
-from evidences import ALL, infinite, interrupted, keep, switch, undecided
+from evidences import ALL, hasty, infinite, interrupted, keep, nothing_else, switch, undecided, untried
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from initadvisor.report.console import render
+from initadvisor.report.folding import fold, template
 from initadvisor.report.sentences import effect, figures_in_words, headline, starts_from_zero
 from initadvisor.report.tables import render_spec
+from initadvisor.report.termplot import linear_axis, log_axis, panel
 from initadvisor.schemes.scheme import Assignment, Fill, Part, Scheme, SchemeKind
 from initadvisor.trials.result import SignalFlow
 from initadvisor.types import Fans
@@ -65,6 +69,23 @@ def test_keeping_says_what_is_the_problem_instead() -> None:
     assert "regularisation" in text
 
 
+def test_a_keep_promises_no_more_than_the_trials_reach() -> None:
+    """Ten steps of 400, or no rival at all, do not show that initialisation does not matter."""
+    for make in (hasty, nothing_else):
+        text = " ".join(render(make(), width=100, color=False).split())
+        assert "not settled" in text
+        assert "not your problem" not in text
+    assert "within 10 steps" in headline(hasty())
+
+
+def test_what_was_not_trained_is_told_in_one_line_not_in_twenty() -> None:
+    text = render(untried(), width=120, color=False)
+    assert " ".join(text.split()).count("no budget left") == 1
+    assert "scheme_19" in text
+    assert "nan" not in text
+    assert len(text.splitlines()) < len(render(keep(), width=120, color=False).splitlines()) + 8
+
+
 def test_an_interruption_is_said() -> None:
     assert "Stopped early" in render(interrupted(), width=80, color=False)
     assert "Stopped early" not in render(switch(), width=80, color=False)
@@ -115,3 +136,45 @@ def test_the_model_table_folds_repeated_blocks(width: int) -> None:
     assert text.index("not understood") < text.index("×22")
     assert "frozen" in text
     assert render_spec(spec, width=width, color=False, full=True).count(" bias ") == 1
+
+
+@given(
+    st.lists(st.one_of(st.none(), st.floats(), st.floats(1e-300, 1e300)), max_size=80),
+    st.integers(12, 120),
+    st.integers(1, 8),
+)
+@settings(max_examples=200, deadline=None)
+def test_panels_are_exactly_as_large_as_asked(values: list[float | None], width: int, height: int) -> None:
+    """Any figures, infinite and missing ones included, make a rectangle."""
+    known = [v for v in values if v is not None]
+    for axis in (log_axis(known), linear_axis(known)):
+        lines = panel(values, axis, title="x" * 200, foot=("first", "last"), width=width, height=height)
+        assert len(lines) == height + 3
+        assert {len(line) for line in lines} == {width}
+
+
+@given(st.lists(st.floats(1e-30, 1e30), min_size=1, max_size=40))
+@settings(max_examples=100, deadline=None)
+def test_a_taller_bar_is_a_larger_value(values: list[float]) -> None:
+    axis = log_axis(values)
+    places = [axis.place(v) for v in sorted(values)]
+    assert places == sorted(places)
+    assert all(0 <= p <= 1 for p in places)
+
+
+def test_a_steady_signal_looks_steady() -> None:
+    """Values within a tenth of each other must not fill the whole height of the plot."""
+    axis = log_axis([1.0, 1.05, 1.1])
+    assert axis.place(1.1) - axis.place(1.0) < 0.1
+
+
+@given(st.lists(st.from_regex(r"[a-z]{1,4}(\.[0-9]{1,2}|\.[a-z]{1,4}){0,4}", fullmatch=True), max_size=30, unique=True))
+@settings(max_examples=100, deadline=None)
+def test_folding_loses_and_mixes_nothing(paths: list[str]) -> None:
+    folded = fold(paths, lambda p: p, lambda _: None)
+    assert sorted(p for f in folded for p in f.items) == sorted(paths)
+    assert len({template(f.items[0]) for f in folded}) == len(folded)
+    for f in folded:
+        assert {template(p) for p in f.items} == {template(f.items[0])}
+        if len(f.items) == 1:
+            assert f.label == f.items[0]

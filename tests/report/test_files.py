@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from evidences import ALL, infinite, switch
+from evidences import ALL, infinite, keep, switch, untried
+from validator import problems, validate
 
 from initadvisor.errors import InitAdvisorError
 from initadvisor.report.console import render
@@ -23,8 +26,6 @@ from initadvisor.report.jsonout import (
 )
 from initadvisor.report.plots import plot_evidence
 
-jsonschema = pytest.importorskip("jsonschema")
-
 
 @pytest.mark.parametrize("name", ALL)
 def test_json_is_strict_and_fits_its_schema(name: str) -> None:
@@ -33,9 +34,29 @@ def test_json_is_strict_and_fits_its_schema(name: str) -> None:
         (evidence_to_json(evidence, recipe="format: 1"), advice_schema()),
         (spec_to_json(evidence.spec), spec_schema()),
     ):
-        text = json.dumps(document, allow_nan=False)
-        jsonschema.Draft202012Validator.check_schema(schema)
-        jsonschema.validate(json.loads(text), schema)
+        validate(json.loads(json.dumps(document, allow_nan=False)), schema)
+
+
+def test_the_schema_rejects_what_is_wrong() -> None:
+    """The validator is not asleep: each planted fault is found where it is."""
+    for path, wrong in (
+        (("headline",), 3),
+        (("format_version",), 99),
+        (("evidence", "race", "decision", "verdict"), "perhaps"),
+        (("evidence", "race", "decision", "effect"), "infinite"),
+        (("evidence", "race", "decision", "interval"), [1.0]),
+        (("evidence", "race", "ranking"), [{}]),
+        (("evidence", "spec", "params"), [3]),
+    ):
+        document = json.loads(json.dumps(evidence_to_json(switch())))
+        place = document
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = wrong
+        assert problems(document, advice_schema(), advice_schema()), path
+        if path != ("headline",):
+            with pytest.raises(InitAdvisorError):
+                evidence_from_json(document)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -143,3 +164,29 @@ def test_fragments_and_figures_are_made_of_any_evidence(name: str) -> None:
     assert "<html" not in fragment
     figure = plot_evidence(ALL[name]())
     figure.canvas.draw()
+
+
+def test_html_shows_one_histogram_where_nothing_was_filled() -> None:
+    evidence = keep()
+    kept = tuple(replace(w, counts=w.before, initializer="as it came") for w in evidence.weights)
+    assert "filled by" not in render_page(replace(evidence, weights=kept))
+    assert "filled by orthogonal" in render_page(evidence)
+
+
+def test_html_lists_what_was_not_trained_apart() -> None:
+    text = render_page(untried())
+    assert "<h3>Not trained</h3>" in text
+    assert text.index("no budget left") > text.index("<h3>Not trained</h3>")
+    assert ">nan<" not in text
+    assert "Not trained" not in render_page(switch())
+
+
+def test_figures_leave_no_trace_of_matplotlib_settings() -> None:
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    render_page(switch())
+    plot_evidence(switch())
+    assert dict(mpl.rcParams) == before
+    # No figure is registered with pyplot, so nothing is held or shown behind the user's back.
+    assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from initadvisor.trials.decide import ALPHA, Pair, decide, look, smallest_effect
+from initadvisor.trials.decide import ALPHA, Pair, decide, look, smallest_effect, too_short_to_keep
 from initadvisor.trials.result import Verdict
 
 DRAWS = 1500
@@ -139,3 +139,11 @@ def test_the_least_effect_that_matters_scales_with_the_loss() -> None:
     assert smallest_effect(2.0, 2.3) == pytest.approx(0.02)
     assert smallest_effect(0.0, 2.3) == pytest.approx(0.0023)
     assert smallest_effect(-4.0, -1.0) == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize(
+    ("horizon", "full", "short"),
+    [(1, 400, True), (9, None, True), (19, 400, True), (20, 400, False), (10, None, False)],
+)
+def test_keep_is_not_said_of_trainings_that_hardly_began(horizon: int, full: int | None, short: bool) -> None:
+    assert too_short_to_keep(horizon, full) is short
