@@ -12,6 +12,7 @@ from initadvisor.graph.branches import Branches
 from initadvisor.graph.flow import Flow, Layer
 from initadvisor.graph.kinds import Kind
 from initadvisor.graph.packing import Follower, Label, Reach
+from initadvisor.graph.recurrence import find_recurrences
 from initadvisor.graph.residual import Ancestors, Path, Residuals
 from initadvisor.graph.spec import Confidence
 from initadvisor.types import Role
@@ -76,6 +77,7 @@ class LayerReader:
         self._gates()
         self._adapters()
         self._experts()
+        self._loops()
 
     # ---- facts about values
 
@@ -339,6 +341,16 @@ class LayerReader:
                     first = own.axes.index("o")
                     if shape[first] in counts:
                         facts.axes = own.axes[:first] + "b" + own.axes[first + 1 :]
+
+    def _loops(self) -> None:
+        """Recurrences that are written out step by step."""
+        inputs, states = find_recurrences(self.flow, self.residuals)
+        for facts in self.facts:
+            weight = facts.layer.reading.weight
+            if facts.role not in (Role.HIDDEN, Role.INPUT) or weight not in inputs | states:
+                continue
+            facts.role = Role.RECURRENT_HIDDEN if weight in states else Role.RECURRENT_INPUT
+            facts.confidence, facts.note = Confidence.INFERRED, "a step of a loop over the input"
 
     def _mixed_parts(self, facts: LayerFacts, reach: Reach) -> None:
         """Linear maps whose features go to different kinds of places (a state-space layer's x, z, dt, B, C)."""

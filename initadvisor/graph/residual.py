@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from initadvisor.graph.activations import Bends
 from initadvisor.graph.flow import Flow, Layer
-from initadvisor.graph.kinds import Kind
+from initadvisor.graph.kinds import SPLITTING, Kind
 from initadvisor.graph.opgraph import Op
 
 _PASSES_SHORTCUT = frozenset({Kind.CARRY, Kind.NORM, Kind.SUM, Kind.BEND})
@@ -145,8 +145,8 @@ class Ancestors:
         return self.layered.get(value)
 
 
-def _shortcut(flow: Flow, value: int) -> Iterator[int]:
-    """Values that reach ``value`` without a weight, latest first."""
+def _shortcut(flow: Flow, value: int, *, whole: bool = False) -> Iterator[int]:
+    """Values that reach ``value`` without a weight, latest first; with ``whole`` never as a part of them."""
     made = flow.values[value].op
     todo: list[tuple[int, int]] = [(1 if made is None else -made, value)]
     seen = {value}
@@ -157,6 +157,8 @@ def _shortcut(flow: Flow, value: int) -> Iterator[int]:
         yield current
         op = flow.producer(current)
         if op is None or flow.kind_of(op) not in _PASSES_SHORTCUT:
+            continue
+        if whole and op.name in SPLITTING:
             continue
         for source in flow.signals(op):
             if source not in seen:
@@ -189,7 +191,7 @@ def _projected(flow: Flow, bends: Bends, found: Residuals, op: Op, sides: list[i
         if layer is None or len(layer.reading.data) != 1:
             continue
         ancestors = Ancestors(flow, branch)
-        for fork in _shortcut(flow, layer.reading.data[0]):
+        for fork in _shortcut(flow, layer.reading.data[0], whole=True):
             layered = ancestors.has(fork)
             if not layered:
                 if layered is not None:

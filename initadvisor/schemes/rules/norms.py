@@ -18,6 +18,9 @@ _PIECEWISE = frozenset(
 
 
 def _ones(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    if param.offset:
+        why = f"used as {param.offset:g} + w, so this value lets a normalised signal pass at its own size"
+        return Proposal(constant(param, 1.0 - param.offset), why)
     return Proposal(constant(param, 1.0), "a normalised signal passes at its own size")
 
 

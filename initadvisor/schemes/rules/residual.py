@@ -21,13 +21,14 @@ def _sqrt_branches(param: ParamSpec, spec: ModelSpec, context: Context) -> Propo
 def _sqrt_norm(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     count = residual_count(spec)
     return Proposal(
-        constant(param, round(1 / math.sqrt(count), 6)),
+        constant(param, round(1 / math.sqrt(count) - param.offset, 6)),
         f"it ends its branch, so it is what scales it: 1/√{count} for {count} branches (the weight before has no say)",
     )
 
 
 def _zero_norm(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
-    return Proposal(zeros(param), "the last norm scale of its branch at zero makes the block the identity at the start")
+    parts = constant(param, -param.offset)
+    return Proposal(parts, "the last norm scale of its branch at zero makes the block the identity at the start")
 
 
 def _zero_weight(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
