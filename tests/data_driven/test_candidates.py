@@ -7,6 +7,7 @@ import torch
 from models import cnn, images, mlp, vectors
 from torch import nn
 
+from initadvisor.data import Batch
 from initadvisor.graph.analyze import analyze
 from initadvisor.references import cite
 from initadvisor.schemes.data_driven.candidates import BASE, affordable
@@ -74,9 +75,18 @@ def test_none_where_they_make_no_sense(make):
 
 def test_learned_steps_only_for_small_models():
     assert driven(cnn(6), images(16)) == {"lsuv", "analytic", "metainit", "gradinit"}
-    assert driven(mlp(6, width=512), vectors(16)) == {"lsuv", "analytic"}
-    big = mlp(6, width=512)
-    assert not affordable(analyze(big, vectors(16)), vectors(16))
+    assert driven(mlp(6, width=512), vectors(256)) == {"lsuv", "analytic"}
+
+
+def test_cost_counts_every_use_of_a_weight():
+    """A picture four times as large, or four times the samples, costs four times as much."""
+    spec = analyze(cnn(6), images(16))
+    small = Batch((torch.zeros(64, 3, 12, 12),))
+    assert affordable(spec, small)
+    assert not affordable(spec, Batch((torch.zeros(64, 3, 24, 24),)))
+    assert not affordable(spec, Batch((torch.zeros(256, 3, 12, 12),)))
+    assert affordable(spec, Batch((torch.zeros(256, 100),)))
+    assert not affordable(spec, Batch((torch.zeros(256, 100, dtype=torch.long),)))
 
 
 def test_none_without_a_batch():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from initadvisor.data import Batch
+from initadvisor.data import Batch, tensors_in
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.rules import reading
 from initadvisor.schemes.rules.special import is_siren
@@ -18,15 +19,10 @@ BASE = "rules_orthogonal"
 _FEWEST_LAYERS = 3
 """In shallower nets hardly anything is left to calibrate."""
 
-_MOST_WEIGHTS = 300_000
-"""Weights up to which descending through second derivatives costs a trial's time rather than a training's: on one CPU
-core, 40 to 60 steps took some seconds there."""
-
-_MOST_KERNEL_WEIGHTS = 60_000
-"""The same for convolutions, whose weights are used at every position."""
-
-_MOST_SAMPLES = 512
-"""A larger batch multiplies that cost; there the learned steps are not proposed."""
+_MOST_PRODUCTS = 1.5e8
+"""Multiplications of one forward pass up to which descending through second derivatives costs a trial's time rather
+than a training's. At 1.45e8 (283,000 weights, 512 samples) 40 steps of MetaInit took 13 s and 60 of GradInit 6 s,
+single-threaded on a busy machine; at 9.3e8 (a CNN) 86 s and 25 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +74,17 @@ _CANDIDATES = (
 
 
 def affordable(spec: ModelSpec, batch: Batch) -> bool:
-    """Whether second derivatives of this model's loss on this batch cost seconds rather than minutes."""
-    count = sum(p.numel for p in spec.fillable)
-    has_kernels = any(len(p.shape) > 2 for p in spec.fillable)
-    return count <= (_MOST_KERNEL_WEIGHTS if has_kernels else _MOST_WEIGHTS) and (batch.size or 1) <= _MOST_SAMPLES
+    """Whether second derivatives of this model's loss on this batch cost seconds rather than minutes.
+
+    Every weight is counted once per sample and position: pixels of a picture, tokens of a sequence.
+    """
+    first = next(tensors_in((batch.args, dict(batch.kwargs))), None)
+    positions = 1
+    if first is not None and first.ndim:
+        # (N, T) of integers and (N, T, C) are sequences, (N, C, H, W) pictures.
+        inner = first.shape[1:2] if first.ndim == 3 or not first.is_floating_point() else first.shape[2:]
+        positions = math.prod(inner)
+    return sum(p.numel for p in spec.fillable) * (batch.size or 1) * positions <= _MOST_PRODUCTS
 
 
 def data_driven(spec: ModelSpec, batch: Batch | None, made: Iterable[Scheme]) -> tuple[Scheme, ...]:
