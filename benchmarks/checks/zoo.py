@@ -66,8 +66,8 @@ def _config(cls: type, head: str) -> Any:
 _STAGED = ("embed_dim", "hidden_dim", "num_heads", "n_layers", "num_layers", "dim")
 
 
-def _ids() -> torch.Tensor:
-    return torch.randint(3, VOCABULARY, (BATCH, LENGTH), generator=torch.Generator().manual_seed(0))
+def _ids(seed: int = 0) -> torch.Tensor:
+    return torch.randint(3, VOCABULARY, (BATCH, LENGTH), generator=torch.Generator().manual_seed(seed))
 
 
 def _image(channels: int = 3, side: int = SIDE) -> torch.Tensor:
@@ -79,11 +79,11 @@ def _classes(count: int = 10) -> torch.Tensor:
 
 
 _HEADS: dict[str, tuple[str, Callable[[], dict[str, torch.Tensor]]]] = {
-    "causal_lm": ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", lambda: {"input_ids": _ids(), "labels": _ids()}),
-    "masked_lm": ("MODEL_FOR_MASKED_LM_MAPPING_NAMES", lambda: {"input_ids": _ids(), "labels": _ids()}),
+    "causal_lm": ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", lambda: {"input_ids": _ids(), "labels": _ids(4)}),
+    "masked_lm": ("MODEL_FOR_MASKED_LM_MAPPING_NAMES", lambda: {"input_ids": _ids(), "labels": _ids(4)}),
     "seq2seq_lm": (
         "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
-        lambda: {"input_ids": _ids(), "labels": _ids()},
+        lambda: {"input_ids": _ids(), "labels": _ids(4)},
     ),
     "text_classifier": (
         "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
@@ -96,12 +96,12 @@ _HEADS: dict[str, tuple[str, Callable[[], dict[str, torch.Tensor]]]] = {
 }
 
 _KINDS = {
-    "image_classifier": "vit deit beit swin swinv2 convnext convnextv2 resnet regnet mobilenet_v1 mobilenet_v2 "
-    "mobilevit poolformer pvt pvt_v2 cvt levit efficientnet bit data2vec-vision dinov2 segformer focalnet vit_msn "
+    "image_classifier": "vit deit beit swinv2 convnext convnextv2 resnet regnet mobilenet_v1 mobilenet_v2 "
+    "mobilevit poolformer pvt pvt_v2 cvt efficientnet bit data2vec-vision dinov2 segformer focalnet vit_msn "
     "swiftformer siglip clip hiera",
     "causal_lm": "gpt2 gpt_neo gpt_neox opt bloom llama mistral gemma2 gemma3_text qwen2 qwen3_moe mixtral falcon phi "
     "stablelm mpt olmo2 cohere mamba rwkv xlnet starcoder2 granitemoe cpmant biogpt ctrl deepseek_v2 recurrent_gemma "
-    "openai-gpt xglm doge codegen",
+    "openai-gpt xglm doge",
     "masked_lm": "bert roberta albert electra deberta deberta-v2 distilbert fnet funnel mobilebert mpnet nystromformer "
     "convbert squeezebert modernbert xlm flaubert megatron-bert",
     "seq2seq_lm": "t5 mt5 bart pegasus marian m2m_100 blenderbot longt5 switch_transformers umt5 prophetnet fsmt",
@@ -120,6 +120,7 @@ def _transformers() -> Iterator[Entry]:
             config = _config(CONFIG_MAPPING[kind], head)
             name = names[0] if isinstance(names, (tuple, list)) else names
             cls = getattr(transformers, name)
+            config.decoder_start_token_id = 0
             with torch.device("meta"):
                 size = sum(p.numel() for p in cls(config).parameters())
             if size > LARGEST:

@@ -142,18 +142,29 @@ def trend(depths: Sequence[int], sizes: Sequence[float]) -> Trend | None:
     return Trend(math.exp(slope), total, int(x[0]), int(x[-1]), errors)
 
 
+def _signal(layer: LayerFigures, normed: bool) -> float:
+    """Size of a layer's output; what a norm behind it divides out is no signal."""
+    return 0.0 if normed else layer.rms
+
+
+def _gradient(layer: LayerFigures, normed: bool) -> float:
+    """Size of the gradient at a layer's output; behind a norm, that at the normalised output."""
+    return layer.grad_norm * layer.rms if normed else layer.grad_norm
+
+
 def _trending(
-    size: Callable[[LayerFigures], float], told: Callable[[Trend], str]
+    size: Callable[[LayerFigures, bool], float], told: Callable[[Trend], str]
 ) -> Callable[[CheckContext], Iterator[Hit]]:
     def run(context: CheckContext) -> Iterator[Hit]:
-        layers = [
-            layer
+        on_path = [
+            (layer, context.spec[layer.path])
             for layer in context.figures.layers
-            if layer.path in context.spec
-            and context.spec[layer.path].role in WEIGHT_ROLES - _OFF_THE_PATH
-            and size(layer) > 0
+            if layer.path in context.spec and context.spec[layer.path].role in WEIGHT_ROLES - _OFF_THE_PATH
         ]
-        found = trend([context.spec[layer.path].depth for layer in layers], [size(layer) for layer in layers])
+        sized = [(layer, param.depth, size(layer, param.norm_after is not None)) for layer, param in on_path]
+        sized = [entry for entry in sized if entry[2] > 0]
+        layers = [layer for layer, _, _ in sized]
+        found = trend([depth for _, depth, _ in sized], [value for _, _, value in sized])
         if found is None or found.errors < CERTAIN:
             return
         factor = max(found.total, 1 / found.total)
@@ -284,7 +295,7 @@ CHECKS = (
         Severity.WARNING,
         "forward signals that grow or shrink geometrically with depth",
         "Use the gain that belongs to the activation (He for ReLU), or normalise.",
-        _trending(lambda layer: layer.rms, _forward),
+        _trending(_signal, _forward),
         ("he2015", "poole2016"),
         mends=True,
     ),
@@ -294,7 +305,7 @@ CHECKS = (
         Severity.WARNING,
         "gradients that grow or shrink geometrically with depth",
         "Use the gain that belongs to the activation's slope, orthogonal weights, or residual connections.",
-        _trending(lambda layer: layer.grad_norm, _backward),
+        _trending(_gradient, _backward),
         ("glorot2010", "schoenholz2017"),
         mends=True,
     ),

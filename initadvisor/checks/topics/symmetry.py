@@ -227,6 +227,9 @@ def _norm_scales(context: CheckContext) -> Iterator[Hit]:
     for param in zero:
         if param.branch_last or param.path in last:
             continue
+        # A gradient behind the scale proves a way around it (ConvNeXt-2 adds the input of its response norm).
+        if param.bias_of is not None and context.figures.gradients.get(param.bias_of):
+            continue
         cut = param.branch is None
         where = "the signal ends here" if cut else f"nothing passes this point of residual branch {param.branch}"
         yield Hit(

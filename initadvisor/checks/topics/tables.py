@@ -19,6 +19,10 @@ POSITION_RATIO = 5.0
 of the sum is then position."""
 
 
+SINUSOID = 0.02
+"""Distance of a table's RMS from √½ within which numbers of at most one are sines and cosines, made and not drawn."""
+
+
 def _padding(context: CheckContext) -> Iterator[Hit]:
     for path, row in context.padding.items():
         tensor = context.tensors.get(path)
@@ -59,7 +63,10 @@ def _positions(context: CheckContext) -> Iterator[Hit]:
     for param in context.with_role(Role.POSITION):
         if not context.finite(param.path) or not param.shape:
             continue
-        size = context.statistics(param.path).rms
+        s = context.statistics(param.path)
+        size = s.rms
+        if s.largest <= 1.0 and abs(size - math.sqrt(0.5)) < SINUSOID:
+            continue
         for token in tokens:
             other = context.statistics(token.path).rms
             if token.shape[-1] == param.shape[-1] and other > 0 and size > POSITION_RATIO * other:
