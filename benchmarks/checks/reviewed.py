@@ -19,6 +19,10 @@ REVIEWED: dict[tuple[str, str], str] = {
     ("masked_lm/funnel", "INI110"): "True: `uniform_(b=…)` draws from [0, b), so these tables are all positive.",
     ("masked_lm/funnel", "INI312"): "True: word embeddings at std 1, tied to the head.",
     ("masked_lm/funnel", "INI501"): "True: the consequence of INI312.",
+    (
+        "seq2seq_lm/switch_transformers",
+        "INI206",
+    ): "True: the router is drawn at std 1; the paper asks for small routers.",
     ("seq2seq_lm/mt5", "INI312"): "True as built: embeddings at std 1 are tied here, and nothing scales the scores.",
     ("seq2seq_lm/mt5", "INI501"): "True: the consequence of INI312.",
 }

@@ -405,6 +405,23 @@ def normed(scale: float) -> Callable[[], Made]:
     return make
 
 
+class Response(nn.Module):
+    """A zero norm scale with its input added: nothing is blocked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(64, 64), nn.Linear(64, 10)
+        self.scale = nn.Parameter(torch.zeros(64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = F.relu(self.up(x))
+        return self.down(self.scale * (h / (h.square().mean(-1, keepdim=True) + 1e-6).sqrt()) + h)
+
+
+def response() -> Made:
+    return on_rows(Response())
+
+
 def batch_normed() -> Made:
     return on_rows(nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 10)))
 
@@ -482,6 +499,7 @@ BUGS: tuple[Planted, ...] = (
     Planted("INI106", "cloned encoder", encoder, changed(encoder, redraw), "body.layers.0.linear1.weight"),
     Planted("INI107", "gate and weight", changed(gated, both_zero), gated, "gate"),
     Planted("INI108", "norm scale", normed(0.0), normed(1.0), "1.weight"),
+    Planted("INI108", "norm scale with a way around", normed(0.0), response, "1.weight"),
     Planted("INI109", "bias", changed(plain, fill("2.bias", 30.0)), plain, "2.bias"),
     Planted("INI110", "torch.rand", changed(plain, put("2.weight", lambda p: p.uniform_(0, 0.1))), plain, "2.weight"),
     Planted("INI111", "unused", lambda: on_rows(Unused(False)), lambda: on_rows(Unused(True)), "spare.weight"),

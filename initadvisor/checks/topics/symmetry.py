@@ -220,6 +220,14 @@ def _blocked_modulation(context: CheckContext, told: set[tuple[str, str]]) -> It
         yield Hit((*stuck, *ends), f"the modulation {stuck[0]} and {ends[0]} are both zero, and so are both gradients")
 
 
+def _passed_by(context: CheckContext, scale: ParamSpec) -> bool:
+    """A gradient in front of the scale proves a way around it (ConvNeXt-2 adds the input of its response norm)."""
+    branch = context.branch_of(scale)
+    paths = [p.path for p in context.params if p.role in WEIGHT_ROLES] if branch is None else branch.params
+    before = [p for p in paths if context.spec[p].depth <= scale.depth]
+    return any(context.figures.gradients.get(p) for p in before)
+
+
 def _norm_scales(context: CheckContext) -> Iterator[Hit]:
     scales = [p for p in context.with_role(Role.NORM_SCALE) if context.finite(p.path)]
     zero = [p for p in scales if context.is_zero(p.path) and p.offset == 0 and p.confidence is Confidence.CERTAIN]
@@ -227,8 +235,7 @@ def _norm_scales(context: CheckContext) -> Iterator[Hit]:
     for param in zero:
         if param.branch_last or param.path in last:
             continue
-        # A gradient behind the scale proves a way around it (ConvNeXt-2 adds the input of its response norm).
-        if param.bias_of is not None and context.figures.gradients.get(param.bias_of):
+        if _passed_by(context, param):
             continue
         cut = param.branch is None
         where = "the signal ends here" if cut else f"nothing passes this point of residual branch {param.branch}"
