@@ -125,7 +125,7 @@ register(
             "rate": Hyperparameter(0.05, low=1e-4, high=1.0, log=True, meaning="of Adam on the factors' logarithms"),
         },
         right_when="Nets that diverge in their first steps: no norms, post-norm transformers without warm-up.",
-        wrong_when="Large models (every update differentiates a gradient), and losses that start at their floor.",
+        wrong_when="Large models (each update differentiates a gradient), and starts whose signal has vanished.",
         deviation="Factors are learned as logarithms, in far fewer updates, on halves of one batch; the bound on the "
         "gradient is one on the promised decrease, which is the authors' at their rate.",
     )

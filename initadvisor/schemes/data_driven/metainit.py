@@ -48,7 +48,7 @@ def gradient_quotient(objective: Objective, weights: Weights) -> torch.Tensor:
     return total / sum(g.numel() for g in slopes)
 
 
-def metainit(site: Site, *, steps: float = 60.0, rate: float = 0.02) -> tuple[str, ...]:
+def metainit(site: Site, *, steps: float = 60.0, rate: float = 0.005) -> tuple[str, ...]:
     """Descend on the gradient quotient over one factor per weight matrix, by the sign of the slope with momentum.
 
     Dauphin & Schoenholz 2019, algorithm 1. The factors with the least quotient seen are kept.
@@ -56,7 +56,8 @@ def metainit(site: Site, *, steps: float = 60.0, rate: float = 0.02) -> tuple[st
     Args:
         site: what to work on.
         steps: of the descent.
-        rate: first change of a factor's logarithm per step; it falls linearly to zero.
+        rate: first change of a factor's logarithm per step, before momentum makes it ten times as large; it falls
+            linearly to zero.
 
     Returns:
         Notes: the factors' range, and the quotient before and after.
@@ -97,7 +98,7 @@ register(
         references=("dauphin2019",),
         args={
             "steps": Hyperparameter(60.0, low=1.0, high=2000.0, log=True, meaning="steps of the descent"),
-            "rate": Hyperparameter(0.02, low=1e-4, high=1.0, log=True, meaning="first change of a factor's logarithm"),
+            "rate": Hyperparameter(0.005, low=1e-4, high=1.0, log=True, meaning="first change of a factor's logarithm"),
         },
         right_when="Deep plain nets whose scales are off and that no formula covers.",
         wrong_when="Large models: every step costs three backward passes, the last through the other two.",
