@@ -16,6 +16,9 @@ from initadvisor.types import Fans
 PLAIN_STDS = (1e-4, 1e-3, 2e-3, 5e-3, 6e-3, 0.01, 0.02, 0.03, 0.04, 0.05, 0.1, 0.2, 0.25, 0.3, 0.5, 1.0)
 """Standard deviations people type without looking at fans; agreeing with one of them proves nothing."""
 
+FEWEST_JUDGED = 512
+"""Values below which a normal draw may look uniform by chance, whose variance would then be judged far too strictly."""
+
 CUT_STD = 0.8796
 """Standard deviation of a standard normal distribution cut at ±2."""
 
@@ -103,7 +106,7 @@ def misfit(seen: Statistics, shape: tuple[int, ...], fans: Fans, *, exchanged: b
     Returns:
         None where the fans agree, where a right rule explains the variance, or where nothing can be told.
     """
-    if len(shape) < 2 or not seen.finite or seen.std <= 0 or not seen.centred:
+    if len(shape) < 2 or seen.count < FEWEST_JUDGED or not seen.finite or seen.std <= 0 or not seen.centred:
         return None
     if not (seen.is_uniform or _bell(seen)) or _plain(seen):
         return None
