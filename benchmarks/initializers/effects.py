@@ -157,7 +157,7 @@ def main() -> None:
         f"`python -m benchmarks.initializers.effects --seeds {options.seeds} --steps {options.steps}`: digits, SGD "
         f"with momentum, rates {', '.join(map(str, RATES))}. Held-out loss is the mean over seeds at the best rate "
         f"(chance: {math.log(10):.2f}); a rate trains where every seed ends below {TRAINED:.2f}. Seconds are the "
-        "median of one calibration, single-threaded, on a machine that was busy with other things.",
+        "median of one calibration, single-threaded.",
         "",
         "| net and start | step | held-out loss | rates that train | seconds |",
         "| --- | --- | --- | --- | --- |",
