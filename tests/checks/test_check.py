@@ -146,7 +146,7 @@ def test_assert_healthy_tells_what_and_how() -> None:
     assert_healthy(model, batch, ignore=["INI104", "INI4"])
 
 
-@pytest.mark.parametrize("code", ["INI104", "INI110", "INI201"])
+@pytest.mark.parametrize("code", ["INI104", "INI110", "INI201", "INI203", "INI301", "INI406", "INI501"])
 def test_the_recipe_mends_what_was_found_and_nothing_else(code: str) -> None:
     from planted import BUGS
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from initadvisor.checks.context import CheckContext, rows_of
+from initadvisor.checks.context import CheckContext, rows_of, units_first
 from initadvisor.checks.finding import Severity
 from initadvisor.checks.plugin import Check, Hit
 from initadvisor.checks.variance_rules import Match, misfit, torch_fans
@@ -60,7 +60,7 @@ def _misfits(kind: str, told: Callable[[ParamSpec, Match], str]) -> Callable[[Ch
         for param in context.params:
             if param.role not in WEIGHT_ROLES or len(param.shape) < 2 or _kind(param) != kind:
                 continue
-            if not context.finite(param.path) or _stacked_isometry(context, param) is not None:
+            if not context.finite(param.path) or _orthogonal(context, param):
                 continue
             matches = _true_parts(context, param)
             if not matches or len({m.rule for m in matches}) > 1:
@@ -111,6 +111,12 @@ def isometric(matrix: torch.Tensor) -> bool:
     probes = torch.randn(tall.shape[1], PROBES, generator=torch.Generator().manual_seed(0)).to(tall)
     ratios = (tall @ probes).norm(dim=0) / probes.norm(dim=0)
     return bool(ratios.max() - ratios.min() <= ISOMETRY * ratios.mean()) and float(ratios.mean()) > 0
+
+
+def _orthogonal(context: CheckContext, param: ParamSpec) -> bool:
+    """The tensor was made orthogonal, by its first axis or by its units: its variance speaks of no fan rule."""
+    tensor = context.tensors[param.path]
+    return isometric(tensor.flatten(1)) or isometric(units_first(tensor, param))
 
 
 def _stacked_isometry(context: CheckContext, param: ParamSpec) -> str | None:

@@ -208,9 +208,14 @@ def _collapse(context: CheckContext) -> Iterator[Hit]:
     if any(context.is_zero(h.tied_to or h.path) for h in heads):
         return  # a head at zero says the same of everything, on purpose
     if figures.output_variation < UNVARIED:
-        flat = [layer.path for layer in figures.layers if layer.variation < UNVARIED]
+        flat = next(
+            (layer.path for layer in figures.layers if layer.variation < UNVARIED), heads[0].path if heads else ""
+        )
+        depth = context.spec[flat].depth if flat in context.spec else 0
+        # It is every layer up to there that wears the differences down.
+        before = [x.path for x in figures.layers if x.path in context.spec and context.spec[x.path].depth <= depth]
         yield Hit(
-            tuple(flat[:1]) or tuple(h.path for h in heads[:1]),
+            tuple(dict.fromkeys([flat, *before])) if flat else (),
             f"outputs differ between the {figures.samples} samples by {figures.output_variation:.2g} of their size",
         )
 
@@ -218,8 +223,14 @@ def _collapse(context: CheckContext) -> Iterator[Hit]:
 def _sharp_attention(context: CheckContext) -> Iterator[Hit]:
     for seen in context.figures.attentions:
         if seen.keys >= FEWEST_KEYS and seen.largest_weight > ONE_HOT:
+            near = context.spec[seen.path]
+            sharp = [
+                p.path
+                for p in context.with_role(Role.QUERY, Role.KEY)
+                if p.branch == near.branch and abs(p.depth - near.depth) <= 1
+            ]
             yield Hit(
-                (seen.path,),
+                tuple(sharp) or (seen.path,),
                 f"attention puts {seen.largest_weight:.0%} on one of {seen.keys} keys (logits spread by "
                 f"{seen.logit_std:.3g})",
                 weight=seen.largest_weight,

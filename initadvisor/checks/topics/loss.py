@@ -90,7 +90,6 @@ CHECKS = (
         "Set the output bias to the mean of the targets, or standardise them.",
         _regression,
         ("karpathy2019",),
-        mends=True,
     ),
     Check(
         "INI503",
