@@ -21,6 +21,9 @@ MOST_DECADES = 12
 LEAST_RATIO = 10.0
 """A logarithmic axis spans at least this factor, so that a steady signal looks steady."""
 
+SMALLEST, LARGEST = 1e-300, 1e300
+"""Ends of every axis: with room to spare below the range of floats, so that widening an axis cannot leave it."""
+
 LABEL_WIDTH = 7
 """Columns of the axis labels, ``1.2e-07``."""
 
@@ -80,17 +83,17 @@ def log_axis(values: Sequence[float]) -> Axis:
     positive = [v for v in values if math.isfinite(v) and v > 0]
     if not positive:
         return Axis(0.1, 1.0, log=True)
-    high, low = max(positive), min(positive)
-    low = max(low, high / 10.0**MOST_DECADES, 1e-300)
+    high = min(max(*positive, SMALLEST), LARGEST)
+    low = min(max(min(positive), high / 10.0**MOST_DECADES, SMALLEST), high)
     if high / low < LEAST_RATIO:
-        middle = math.sqrt(high * low)
+        middle = math.sqrt(high) * math.sqrt(low)  # their product may be outside the range of floats
         low, high = middle / math.sqrt(LEAST_RATIO), middle * math.sqrt(LEAST_RATIO)
     return Axis(low, high, log=True)
 
 
 def linear_axis(values: Sequence[float]) -> Axis:
     """A linear axis over all finite values, from zero where they are near it."""
-    finite = [v for v in values if math.isfinite(v)]
+    finite = [min(max(v, -LARGEST), LARGEST) for v in values if math.isfinite(v)]
     if not finite:
         return Axis(0.0, 1.0, log=False)
     low, high = min(finite), max(finite)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 from evidences import ALL, hasty, infinite, interrupted, keep, nothing_else, switch, undecided, untried
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from initadvisor.report.console import render
@@ -143,6 +143,10 @@ def test_the_model_table_folds_repeated_blocks(width: int) -> None:
     st.integers(12, 120),
     st.integers(1, 8),
 )
+@example([1e-300], 12, 5)
+@example([5e-324], 12, 5)
+@example([1.7e308], 12, 5)
+@example([-1.7e308, 1.7e308], 12, 5)
 @settings(max_examples=200, deadline=None)
 def test_panels_are_exactly_as_large_as_asked(values: list[float | None], width: int, height: int) -> None:
     """Any figures, infinite and missing ones included, make a rectangle."""
