@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from initadvisor.checks.figures import Figures, LossFigures
-from initadvisor.checks.watch import Watch, variation_of
+from initadvisor.checks.watch import Seen, Watch, variation_of
 from initadvisor.data import Batch, tensors_in
 from initadvisor.errors import AnalysisError, InputError
+from initadvisor.graph.analyze import read
+from initadvisor.graph.capture import Recording, capture, recording
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.guard import preserve_model, preserve_process
 from initadvisor.losses import (
@@ -44,49 +46,59 @@ class _Pass:
     notes: list[str] = field(default_factory=list)
 
 
-def measure(model: nn.Module, batch: Batch, spec: ModelSpec, loss: Callable[..., Any] | None) -> Figures:
-    """Run the passes and read off the figures.
+def measure(model: nn.Module, batch: Batch, loss: Callable[..., Any] | None) -> tuple[ModelSpec, Figures]:
+    """Run the passes; read the model and its figures off them.
 
-    The model runs in training mode, since that is what its weights are for; where its own state says evaluation the
-    flags are put back afterwards, like everything else.
+    The forward pass that the gradients come from is the one the analysis reads, unless the loss calls the model itself:
+    what such a loss calls it with, and how often, is its own affair, so the analysis then takes a pass of its own. The
+    model runs in training mode, since that is what its weights are for; where its own state says evaluation the flags
+    are put back afterwards, like everything else.
 
     Args:
         model: with weights on a real device.
         batch: what to call it with.
-        spec: its reading.
         loss: the user's, or None to infer it; where none fits, a random direction of the output stands in for it.
 
     Raises:
         AnalysisError: the model rejects the batch.
         InputError: the given loss cannot be called.
     """
-    weights = {id(t): (t, "") for t in model.buffers()}
-    weights.update({id(p): (p, "") for p in model.parameters()})
-    watched = watched_weights(model, spec)
-    weights.update({id(p): (p, watched[id(p)]) for p in model.parameters() if id(p) in watched})
-    watch = Watch(weights, spec, batch.size or 0)
+    watch = Watch(model, batch.size or 0)
     with preserve_process(), preserve_model(model), torch.enable_grad():
         for parameter in model.parameters():
             parameter.grad = None
-        if not model.training:
+        was_training = model.training
+        if not was_training:
             model.train()
         torch.manual_seed(SEED)
-        done = _forward(model, batch, loss, watch)
+        if loss is not None and _calls_model(loss, batch):
+            graph = capture(model, batch)
+            done = _loss_of_model(model, batch, loss, watch)
+        else:
+            with recording(model, batch) as record:
+                output = _run(record, watch, was_training)
+                graph = record.graph(output)
+            done = _loss_of_output(output, batch, loss)
         gradients = _backward(model, done)
         with torch.no_grad():
-            compared = _compared(done.output)
-            return Figures(
-                layers=watch.layers(),
-                stream=watch.stream(),
-                attentions=watch.attentions(),
-                loss=_loss_figures(done, batch),
-                gradients=gradients,
-                output_variation=math.nan if compared is None else _variation(compared),
-                output_rms=math.nan if compared is None else _rms(compared),
-                samples=batch.size or 0,
-                varied=_varied(batch),
-                notes=tuple(done.notes),
-            )
+            spec = read(model, graph)
+            return spec, _figures(done, batch, watch.seen(spec, watched_weights(model, spec)), gradients)
+
+
+def _figures(done: _Pass, batch: Batch, seen: Seen, gradients: dict[str, float | None]) -> Figures:
+    compared = _compared(done.output)
+    return Figures(
+        layers=seen.layers,
+        stream=seen.stream,
+        attentions=seen.attentions,
+        loss=_loss_figures(done, batch),
+        gradients=gradients,
+        output_variation=math.nan if compared is None else _variation(compared),
+        output_rms=math.nan if compared is None else _rms(compared),
+        samples=batch.size or 0,
+        varied=_varied(batch),
+        notes=tuple(done.notes),
+    )
 
 
 def _varied(batch: Batch) -> bool:
@@ -96,28 +108,34 @@ def _varied(batch: Batch) -> bool:
     return any(bool((t != t[:1]).any()) for t in inputs)
 
 
-def _forward(model: nn.Module, batch: Batch, loss: Callable[..., Any] | None, watch: Watch) -> _Pass:
-    done = _Pass()
-    calls_model = loss is not None and (
-        takes_model_and_batch(loss) or (batch.target is None and not isinstance(loss, nn.Module))
-    )
-    if calls_model and loss is not None:
-        done.name = Loss(LossKind.MODEL_BATCH, loss).text
-        done.kind = LossKind.MODEL_BATCH
-        try:
-            with watch:
-                done.loss = _scalar(loss(model, batch.raw))
-        except Exception as error:
-            raise InputError(f"loss(model, batch) fails: {type(error).__name__}: {first_line(error)}") from error
-        return done
+def _calls_model(loss: Callable[..., Any], batch: Batch) -> bool:
+    """The loss takes ``(model, batch)``, by its signature or because there is no target to compare with."""
+    return takes_model_and_batch(loss) or (batch.target is None and not isinstance(loss, nn.Module))
+
+
+def _run(record: Recording, watch: Watch, was_training: bool) -> Any:
+    try:
+        # The recording lies above the watch, which therefore sees what is recorded while its own sums are not.
+        with watch:
+            return record.run()
+    except AnalysisError as error:
+        if was_training:
+            raise
+        raise AnalysisError(f"{error} (it was put into training mode, since that is what is checked)") from error
+
+
+def _loss_of_model(model: nn.Module, batch: Batch, loss: Callable[..., Any], watch: Watch) -> _Pass:
+    done = _Pass(kind=LossKind.MODEL_BATCH, name=Loss(LossKind.MODEL_BATCH, loss).text)
     try:
         with watch:
-            done.output = batch.call(model)
+            done.loss = _scalar(loss(model, batch.raw))
     except Exception as error:
-        raise AnalysisError(
-            f"{type(model).__name__} fails in training mode on the sample batch: {type(error).__name__}: "
-            f"{first_line(error)}"
-        ) from error
+        raise InputError(f"loss(model, batch) fails: {type(error).__name__}: {first_line(error)}") from error
+    return done
+
+
+def _loss_of_output(output: Any, batch: Batch, loss: Callable[..., Any] | None) -> _Pass:
+    done = _Pass(output)
     if loss is not None:
         done.kind, done.name = LossKind.OUTPUT_TARGET, Loss(LossKind.OUTPUT_TARGET, loss).text
         try:

@@ -15,17 +15,18 @@ from initadvisor.checks.finding import Finding
 from initadvisor.checks.passes import measure
 from initadvisor.checks.registry import checks
 from initadvisor.checks.source import owners_of, sources_of
-from initadvisor.data import Batch, check_finite, first_batch
+from initadvisor.data import check_finite, first_batch
 from initadvisor.errors import InputError
-from initadvisor.graph.analyze import analyze, require_trainable
+from initadvisor.graph.analyze import require_trainable
 from initadvisor.graph.spec import ModelSpec
 
 
 def check(model: nn.Module, sample_batch: Any, *, loss: Callable[..., Any] | None = None) -> tuple[Finding, ...]:
     """Audit the weights of a model as they are, without training.
 
-    One pass reads the model, one forward and one backward pass on the batch measure it. Afterwards weights, gradients,
-    buffers, flags, hooks and random states are what they were.
+    One forward and one backward pass on the batch, in training mode, both read the model and measure it; only a loss
+    that calls the model itself costs a second forward pass. Afterwards weights, gradients, buffers, flags, hooks,
+    random states and the batch are what they were.
 
     Args:
         model: any module with weights on a real device.
@@ -58,21 +59,17 @@ def check(model: nn.Module, sample_batch: Any, *, loss: Callable[..., Any] | Non
         raise InputError(f"{type(model).__name__} has weights on the meta device, which hold no values; fill it first")
     batch = first_batch(model, sample_batch)
     check_finite(batch)
-    spec = analyze(model, batch)
-    return audit(gather(model, batch, spec, loss))
+    spec, figures = measure(model, batch, loss)
+    return audit(gather(model, spec, figures))
 
 
-def gather(
-    model: nn.Module, batch: Batch, spec: ModelSpec, loss: Callable[..., Any] | None, figures: Figures | None = None
-) -> CheckContext:
+def gather(model: nn.Module, spec: ModelSpec, figures: Figures) -> CheckContext:
     """Everything the checks look at.
 
     Args:
         model: as for :func:`check`.
-        batch: one batch, taken apart.
         spec: reading of the model.
-        loss: the user's or None.
-        figures: of passes that were already run; None runs them.
+        figures: of its passes.
     """
     floating = {path: p.detach() for path, p in model.named_parameters() if p.is_floating_point() or p.is_complex()}
     buffers = {path: b.detach() for path, b in model.named_buffers() if b is not None and b.is_floating_point()}
@@ -80,7 +77,7 @@ def gather(
         spec=spec,
         tensors=floating,
         buffers={path: b for path, b in buffers.items() if not b.is_meta},
-        figures=measure(model, batch, spec, loss) if figures is None else figures,
+        figures=figures,
         padding=_padding_rows(model),
         owners=owners_of(model),
         sources=tuple(sources_of(model)),

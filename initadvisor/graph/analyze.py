@@ -92,7 +92,19 @@ def analyze(model: nn.Module, sample_batch: Any) -> ModelSpec:
     """
     require_trainable(model)
     batch = first_batch(model, sample_batch)
-    graph = capture(model, batch)
+    return read(model, capture(model, batch))
+
+
+def read(model: nn.Module, graph: OpGraph) -> ModelSpec:
+    """Read every weight of a model from a pass that was recorded.
+
+    Args:
+        model: whose pass it was.
+        graph: of the pass.
+
+    Raises:
+        AnalysisError: a parameter changed its name during the pass.
+    """
     named = {} if has_lazy(model) else dict(model.named_parameters(remove_duplicate=False))
 
     def mean(path: str) -> float | None:

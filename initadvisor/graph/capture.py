@@ -370,27 +370,68 @@ def capture(model: nn.Module, batch: Batch) -> OpGraph:
         (['linear', 'tanh'], [(5, 2)])
     """
     model = runnable(model)
-    recorder = _Recorder(module_names(model))
     if has_lazy(model):
         # The shapes come with the first call; only the second has them all as ordinary parameters.
         with preserve_process(), torch.no_grad(), _eager():
-            _call(model, _own_copy(batch, None), recorder)
-        recorder = _Recorder(module_names(model))
-    own = _own_copy(batch, _meta_device(model))
-    with preserve_process(), preserve_model(model), torch.no_grad(), _eager(), ExitStack() as stack:
-        parameters = _name(recorder, model.named_parameters(remove_duplicate=False), Source.PARAMETER)
-        buffers = _name(recorder, model.named_buffers(remove_duplicate=False), Source.BUFFER)
-        inputs = [recorder.source(t, Source.INPUT) for t in tensors_in((own.args, dict(own.kwargs)))]
-        for handle in (
-            register_module_forward_pre_hook(recorder.enter),
-            register_module_forward_hook(recorder.leave, always_call=True),
-        ):
-            stack.callback(handle.remove)
-        with _unscripted(recorder), recorder:
-            output = _call(model, own, recorder)
-        # Every output is kept alive by `output` until it has been looked up.
+            _call(model, _own_copy(batch, None), _Recorder(module_names(model)))
+    with preserve_process(), preserve_model(model), torch.no_grad(), recording(model, batch) as record:
+        return record.graph(record.run())
+
+
+class Recording:
+    """One forward pass to be run and read; made by :func:`recording`."""
+
+    def __init__(self, model: nn.Module, batch: Batch) -> None:
+        self._model, self._batch = model, batch
+        self._recorder = recorder = _Recorder(module_names(model))
+        self._parameters = _name(recorder, model.named_parameters(remove_duplicate=False), Source.PARAMETER)
+        self._buffers = _name(recorder, model.named_buffers(remove_duplicate=False), Source.BUFFER)
+        inputs = tensors_in((batch.args, dict(batch.kwargs)))
+        self._inputs = len([recorder.source(t, Source.INPUT) for t in inputs])
+
+    def run(self) -> Any:
+        """The model's output; what it does is written down.
+
+        Raises:
+            AnalysisError: the forward pass failed; the model's own error is quoted with the module it came from.
+        """
+        recorder = self._recorder
+        with ExitStack() as stack:
+            stack.callback(register_module_forward_pre_hook(recorder.enter).remove)
+            stack.callback(register_module_forward_hook(recorder.leave, always_call=True).remove)
+            stack.enter_context(_unscripted(recorder))
+            stack.enter_context(recorder)
+            return _call(self._model, self._batch, recorder)
+
+    def graph(self, output: Any) -> OpGraph:
+        """What was written down; ``output`` is what :meth:`run` gave, still alive."""
+        recorder = self._recorder
         outputs = tuple(dict.fromkeys(recorder.lookup(t) for t in _returned(output, set())))
-    return OpGraph(tuple(recorder.ops), tuple(recorder.values), outputs, parameters, buffers, len(inputs))
+        ops, values = tuple(recorder.ops), tuple(recorder.values)
+        return OpGraph(ops, values, outputs, self._parameters, self._buffers, self._inputs)
+
+
+@contextmanager
+def recording(model: nn.Module, batch: Batch) -> Iterator[Recording]:
+    """For who needs the output, or the gradients, of the very pass that is recorded; :func:`capture` asks for no more.
+
+    The caller guards the model and the process (:mod:`initadvisor.guard`), and chooses training and gradient mode. The
+    model is given a copy of the batch.
+
+    Args:
+        model: without lazy parameters.
+        batch: what to call it with.
+
+    Example:
+        >>> model = nn.Linear(3, 2)
+        >>> with recording(model, Batch((torch.ones(5, 3),))) as record:
+        ...     output = record.run()
+        ...     graph = record.graph(output)
+        >>> output.requires_grad, [op.name for op in graph.ops]
+        (True, ['linear'])
+    """
+    with _eager():
+        yield Recording(model, _own_copy(batch, _meta_device(model)))
 
 
 def _name(recorder: _Recorder, named: Iterable[tuple[str, torch.Tensor]], kind: Source) -> dict[str, int]:

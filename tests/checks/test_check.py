@@ -55,6 +55,44 @@ def test_everything_is_put_back(training: bool, loss: Any) -> None:
     assert torch.equal(y, copies[1])
 
 
+class Counting(nn.Module):
+    """Counts its passes, and writes to what it is given."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.forwards, self.backwards = net, 0, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.forwards += 1
+        x.mul_(2.0)
+        out = self.net(x)
+        if out.requires_grad:
+            out.register_hook(self.count)
+        return out
+
+    def count(self, grad: torch.Tensor) -> None:
+        self.backwards += 1
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("loss", [None, nn.functional.cross_entropy])
+def test_one_forward_and_one_backward_pass_do_it_all(training: bool, loss: Any) -> None:
+    model = Counting(mlp()).train(training)
+    x, y = torch.randn(16, 64), torch.randint(10, (16,))
+    before = x.clone()
+    check(model, (x, y), loss=loss)
+    assert (model.forwards, model.backwards) == (1, 1)
+    assert torch.equal(x, before)
+
+
+def test_a_loss_that_calls_the_model_is_measured_as_it_calls_it() -> None:
+    """It may call the model as often as it likes; the analysis takes one pass of its own beside."""
+    model = Counting(mlp())
+    x, y = torch.randn(16, 64), torch.randint(10, (16,))
+    check(model, (x, y), loss=lambda model, batch: (model(batch[0].clone()) + model(batch[0].clone())).square().mean())
+    assert model.forwards == 3
+
+
 def test_the_same_model_gives_the_same_findings() -> None:
     model, batch = fresh(attention)
     first = check(model, batch)
