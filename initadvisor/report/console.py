@@ -191,10 +191,14 @@ def ranking_table(evidence: Evidence, entries: Sequence[RankingEntry], *, width:
     return table
 
 
+NO_INTERVAL = "–"
+"""Stands where one draw gives no interval."""
+
+
 def interval(entry: RankingEntry) -> str:
     """The interval of a ranking entry, a dash where one draw gives none."""
     if not math.isfinite(entry.low) or (entry.draws < 2 and entry.low == entry.high):
-        return "–"
+        return NO_INTERVAL
     return f"{number(entry.low)} to {number(entry.high)}"
 
 

@@ -12,7 +12,7 @@ import initadvisor.report.sentences as sentences
 from initadvisor.errors import InputError, RegistryError
 from initadvisor.evidence import Evidence, WeightSample
 from initadvisor.references import Reference, bibtex, cite
-from initadvisor.report.console import interval
+from initadvisor.report.console import NO_INTERVAL, interval
 from initadvisor.report.contrast import contrast, flow_of, other_scheme, was_tried
 from initadvisor.report.numbers import number, plural, rate, size
 from initadvisor.report.plots import SHOWN_CANDIDATES, figure, plot_curves, plot_flow, plot_ranking, plot_weights
@@ -114,6 +114,7 @@ def _content(evidence: Evidence, recipe: str) -> dict[str, Any]:
         else [],
         "left_out": sentences.left_out(evidence),
         "ranking": _ranking_rows(evidence),
+        "has_intervals": _has_intervals(evidence),
         "pictures": _pictures(evidence, words),
         "weights": _weight_rows(evidence),
         "model_summary": summary(evidence.spec),
@@ -121,19 +122,29 @@ def _content(evidence: Evidence, recipe: str) -> dict[str, Any]:
         "model_uncounted": uncounted(evidence.spec),
         "cost": sentences.cost(evidence),
         "remarks": sentences.remarks(evidence),
-        "settings": [
-            ("loss", evidence.loss_name),
-            ("optimizer", evidence.optimizer_name),
-            ("seed", str(evidence.seed)),
-            ("full training", plural(evidence.full_steps, "step") if evidence.full_steps else "length not given"),
-            *evidence.race.settings,
-            *evidence.versions.items(),
-            ("model fingerprint", evidence.spec.fingerprint),
-        ],
+        "settings": _settings(evidence),
         "recipe": recipe,
         "references": cited,
         "bibtex": bibtex(c.key for c in cited),
     }
+
+
+def _settings(evidence: Evidence) -> list[tuple[str, str]]:
+    """What someone else needs to repeat it, each said once: the race names some of it too."""
+    told = {
+        "loss": evidence.loss_name,
+        "optimizer": evidence.optimizer_name,
+        "seed": str(evidence.seed),
+        "full training": plural(evidence.full_steps, "step") if evidence.full_steps else "length not given",
+    }
+    for name, value in evidence.race.settings:
+        told.setdefault(name, value)
+    return [*told.items(), *evidence.versions.items(), ("model fingerprint", evidence.spec.fingerprint)]
+
+
+def _has_intervals(evidence: Evidence) -> bool:
+    """Some candidate was drawn more than once, so that a column of intervals says something."""
+    return any(interval(entry) != NO_INTERVAL for entry in evidence.race.ranking if was_tried(entry))
 
 
 def _references(keys: tuple[str, ...]) -> list[Reference]:
@@ -213,7 +224,8 @@ def _ranking_pictures(evidence: Evidence) -> list[Picture]:
     if not tried:
         return []
     tall = ROW_HEIGHT * min(tried, SHOWN_CANDIDATES) + 0.9
-    told = "Held-out loss of each candidate with its interval; the table has the same figures."
+    spread = " with its interval" if _has_intervals(evidence) else ", one draw each"
+    told = f"Held-out loss of each candidate{spread}; the table has the same figures."
     draw = partial(plot_ranking, evidence=evidence, theme=PAINTED)
     return [_picture(draw, (PLOT_SIZE[0], tall), "ranking", "Candidates by held-out loss", told)]
 

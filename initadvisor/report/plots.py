@@ -31,8 +31,8 @@ SHOWN_CANDIDATES = 16
 SHOWN_MARKERS = 24
 """Markers on a line through many layers."""
 
-MARGIN = 1.15
-"""Factor of empty room above and below on a logarithmic axis."""
+MARGIN = 0.05
+"""Share of a logarithmic axis left empty above and below, so that no marker is cut at the edge."""
 
 ZERO_BELOW = 10.0
 """An exact zero is drawn this factor below the smallest value above it, since a logarithmic axis has no zero."""
@@ -170,7 +170,8 @@ def plot_flow(ax: Axes, evidence: Evidence, field: str, name: str, theme: Theme 
     if every:
         axis = log_axis(every)  # at least a decade, so that a steady signal looks steady
         ax.set_yscale("log")
-        ax.set_ylim(axis.low / MARGIN, axis.high * MARGIN)
+        room = axis.high**MARGIN / axis.low**MARGIN
+        ax.set_ylim(axis.low / room, axis.high * room)
     ax.set_xlabel("layer, in order of execution", fontsize=9)
     ax.set_ylabel(name, fontsize=9)
     dress(ax, theme)

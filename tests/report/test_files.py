@@ -190,3 +190,20 @@ def test_figures_leave_no_trace_of_matplotlib_settings() -> None:
     assert dict(mpl.rcParams) == before
     # No figure is registered with pyplot, so nothing is held or shown behind the user's back.
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+
+
+def test_what_it_takes_to_repeat_it_is_said_once() -> None:
+    evidence = switch()
+    race = replace(evidence.race, settings=(("optimizer", evidence.optimizer_name), ("loss", "again"), ("rungs", "2")))
+    names = re.findall(r"<dt>(.*?)</dt>", render_page(replace(evidence, race=race)))
+    assert "rungs" in names
+    assert len(names) == len(set(names))
+
+
+def test_intervals_have_a_column_where_there_are_any() -> None:
+    evidence = switch()
+    one_draw = tuple(replace(e, draws=1, low=e.score, high=e.score) for e in evidence.race.ranking)
+    page = render_page(replace(evidence, race=replace(evidence.race, ranking=one_draw)))
+    assert ">interval</th>" in render_page(evidence)
+    assert ">interval</th>" not in page
+    assert "one draw each" in page
