@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+from initadvisor.checks.registry import checks
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [p for p in sorted(ROOT.rglob("*.md")) if not {".venv", "node_modules"} & set(p.parts)]
@@ -20,12 +23,53 @@ def blocks(path: Path, language: str) -> list[str]:
     return [code for tag, code in FENCE.findall(path.read_text()) if tag == language]
 
 
+PAGES = [p for p in DOCUMENTS if (ROOT / "initadvisor") in p.parents]
+"""Pages beside the code: there, what is typed into a shell runs too."""
+
+
+def script(path: Path) -> str:
+    """The page as one shell script: its blocks in order, those of python as one process started where the last stands.
+
+    The README's own shell blocks set up an environment; they are the two commands that continuous integration types.
+    """
+    parts = [(tag, code) for tag, code in FENCE.findall(path.read_text()) if tag in ("python", "bash")]
+    python = "\n".join(code for tag, code in parts if tag == "python")
+    lines = [code for tag, code in parts if tag == "bash" and path in PAGES]
+    return "\n".join(["set -eu", *lines, f"python - <<'END_OF_PYTHON'\n{python}\nEND_OF_PYTHON"])
+
+
 @pytest.mark.parametrize("path", [p for p in DOCUMENTS if blocks(p, "python")], ids=lambda p: str(p.relative_to(ROOT)))
-def test_python_blocks_run_in_order(path: Path, tmp_path: Path) -> None:
-    """All python blocks of a page, one after another in one process, as a reader would paste them."""
-    code = "\n".join(blocks(path, "python"))
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_blocks_run_in_order(path: Path, tmp_path: Path) -> None:
+    """All blocks of a page, one after another in one folder, as a reader would paste them."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", script(path)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
+
+
+def test_the_pages_are_there_and_say_where_they_end() -> None:
+    assert {str(p.parent.relative_to(ROOT / "initadvisor")) for p in PAGES} >= {
+        ".",
+        "graph",
+        "trials",
+        "report",
+        "checks",
+    }
+    for path in PAGES:
+        assert blocks(path, "python"), path
+    for room in ("graph", "trials", "report", "checks"):
+        assert re.search(r"^## (Limits|What it does not see|What the report does not say)", _text(room), re.MULTILINE)
+
+
+def test_the_table_of_checks_is_the_registry() -> None:
+    """Code, severity and name of every check, in order, and no other."""
+    rows = re.findall(r"^\| (INI\d+) \| (\w+) \| ([\w-]+) \|", _text("checks"), re.MULTILINE)
+    assert rows == [(c.code, c.severity.value, c.name) for c in checks()]
+
+
+def _text(room: str) -> str:
+    return (ROOT / "initadvisor" / room / "README.md").read_text()
 
 
 def test_the_readme_sets_up_with_two_commands() -> None:
