@@ -44,7 +44,7 @@ RUNTIME_PACKAGES = ("initadvisor", "torch", "optuna", "numpy")
 """Packages whose versions can change a result; recorded with every advice."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Advice:
     """What to do, and everything it rests on.
 
@@ -136,6 +136,12 @@ class Advice:
     def bibtex(self) -> str:
         """BibTeX of everything the recommended scheme rests on."""
         return references.bibtex(self.scheme.references)
+
+    def __repr__(self) -> str:
+        """The first sentence of the report; the fields themselves would fill a screen many times over."""
+        from initadvisor.report.sentences import headline
+
+        return f"<{type(self).__name__}: {headline(self.evidence)}>"
 
     def _repr_html_(self) -> str:
         from initadvisor.report.html import render_fragment

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from initadvisor.evidence import Evidence, WeightSample
@@ -30,6 +31,9 @@ SHOWN_CANDIDATES = 16
 
 SHOWN_MARKERS = 24
 """Markers on a line through many layers."""
+
+NOTEBOOK_DPI = 72
+"""Of the picture in a notebook: fits a page's column and stays small in the file."""
 
 MARGIN = 0.05
 """Share of a logarithmic axis left empty above and below, so that no marker is cut at the edge."""
@@ -250,7 +254,8 @@ def plot_evidence(evidence: Evidence, theme: Theme = LIGHT) -> Figure:
     """Everything on one figure: curves, signal and gradient flow, ranking and weight histograms.
 
     Returns:
-        A matplotlib ``Figure``; its axes are in ``figure.axes``, and ``figure.savefig("advice.png")`` writes it.
+        A matplotlib ``Figure``; its axes are in ``figure.axes``, ``figure.savefig("advice.png")`` writes it, and a
+        notebook shows it.
     """
     from matplotlib.figure import Figure
 
@@ -272,4 +277,15 @@ def plot_evidence(evidence: Evidence, theme: Theme = LIGHT) -> Figure:
     fourth.set_title("candidates", fontsize=10, color=theme.ink)
     for index, sample in enumerate(evidence.weights):
         plot_weights(made.add_subplot(grid[2 + index // 2, index % 2]), sample, theme)
+    # A figure made without pyplot has no picture for a notebook; pyplot would choose a backend for the whole process.
+    made._repr_png_ = partial(_png, made)  # type: ignore[attr-defined]
     return made
+
+
+def _png(shown: Figure) -> bytes:
+    """The picture a notebook shows."""
+    from io import BytesIO
+
+    file = BytesIO()
+    shown.savefig(file, format="png", dpi=NOTEBOOK_DPI)
+    return file.getvalue()
