@@ -57,7 +57,11 @@ def save_weights(model: nn.Module, file: Path) -> None:
         if file.suffix == ".safetensors":
             from safetensors.torch import save_model
 
+            # The library's file is its owner's alone; it gets the mode of any other file of the user's.
+            file.touch()
+            mode = file.stat().st_mode
             save_model(model, str(file))
+            file.chmod(mode)
         else:
             import torch
 

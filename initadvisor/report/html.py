@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -106,7 +107,7 @@ def _content(evidence: Evidence, recipe: str) -> dict[str, Any]:
         "diagnosis": sentences.diagnosis(evidence),
         "gaps": sentences.coverage_gaps(evidence.spec.coverage),
         "why": (*decision.why, *words),
-        "effect": sentences.effect(evidence),
+        "effect": _unbroken(sentences.effect(evidence)),
         "scope": f"This holds {decision.scope}, not beyond." if decision.scope else "",
         "reasons_title": "What it fills" if decision.verdict is Verdict.SWITCH else f'What "{other}" would fill',
         "reasons": [(r, ", ".join(c.short for c in _references(r.references))) for r in sentences.reasons(scheme)]
@@ -127,6 +128,11 @@ def _content(evidence: Evidence, recipe: str) -> dict[str, Any]:
         "references": cited,
         "bibtex": bibtex(c.key for c in cited),
     }
+
+
+def _unbroken(text: str) -> str:
+    """The same with its p-value on one line."""
+    return re.sub(r"\bp ([=<]) ", "p\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", text)
 
 
 def _settings(evidence: Evidence) -> list[tuple[str, str]]:

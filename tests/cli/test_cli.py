@@ -109,6 +109,7 @@ def test_a_recipe_is_applied_and_written(advised: subprocess.CompletedProcess[st
     done = run("apply", "r.yaml", "train.py", "--out", "w.safetensors", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert set(load_file(folder / "w.safetensors")) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    assert (folder / "w.safetensors").stat().st_mode == (folder / "r.yaml").stat().st_mode
 
 
 def test_json_is_the_only_thing_on_standard_output(folder: Path) -> None:
