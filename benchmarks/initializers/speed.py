@@ -1,6 +1,11 @@
 """How fast initializers fill, as a ratio to torch's in-place fills in the same run (below 1 is faster).
 
     python -m benchmarks.initializers.speed [--size 4096] [--rounds 5] [--dtype bfloat16]
+    python -m benchmarks.initializers.speed --apply 200 [--threads 2]
+
+The first compares single matrices, made from nothing; the second a whole transformer of so many million parameters,
+filled in place: ``Scheme.apply`` with its backup, plan and reading back, against a loop of torch's fill over the same
+tensors.
 
 Rounds alternate between the two, so that whatever else the machine does falls on both. Medians are compared.
 """
@@ -16,6 +21,7 @@ import torch
 from torch import nn
 
 from initadvisor.initializers.registry import get
+from initadvisor.schemes.scheme import Assignment, Fill, Part, Scheme, SchemeKind
 from initadvisor.types import Fans
 
 Pair = tuple[Callable[[], object], Callable[[], object]]
@@ -43,6 +49,73 @@ def pairs(size: int, dtype: torch.dtype) -> dict[str, Pair]:
     }
 
 
+class Transformer(nn.Module):
+    """The tensors of a pre-norm decoder, without a forward pass: only filling is timed."""
+
+    def __init__(self, width: int, layers: int, vocabulary: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocabulary, width, dtype=dtype)
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    "norm": nn.LayerNorm(width, dtype=dtype),
+                    "qkv": nn.Linear(width, 3 * width, dtype=dtype),
+                    "out": nn.Linear(width, width, dtype=dtype),
+                    "up": nn.Linear(width, 4 * width, dtype=dtype),
+                    "down": nn.Linear(4 * width, width, dtype=dtype),
+                }
+            )
+            for _ in range(layers)
+        )
+
+
+def transformer(millions: float, dtype: torch.dtype) -> Transformer:
+    """About so many million parameters: 12·width² a layer and a vocabulary of 32000."""
+    width = 2048 if millions >= 500 else 1024
+    layers = max(1, round((millions * 1e6 - 32000 * width) / (12 * width**2)))
+    with torch.device("meta"):
+        model = Transformer(width, layers, 32000, dtype)
+    return model.to_empty(device="cpu")
+
+
+def scheme_for(model: nn.Module, name: str) -> Scheme:
+    """Every matrix by one initializer, every vector zero."""
+    fills = []
+    for path, p in model.named_parameters():
+        fans = Fans(float(p.shape[-1]), float(p.shape[0]))
+        fill = Fill(name) if p.ndim > 1 else Fill("zeros")
+        fills.append(Assignment(path, tuple(p.shape), (Part(fill, fans),), "speed", "timed"))
+    return Scheme(name, SchemeKind.TEXTBOOK, "", tuple(fills))
+
+
+IN_PLACE: dict[str, Callable[[torch.Tensor], object]] = {
+    "normal": lambda w: nn.init.normal_(w, std=0.02),
+    "uniform": lambda w: nn.init.uniform_(w, -0.05, 0.05),
+    "trunc_normal": lambda w: nn.init.trunc_normal_(w, std=0.02),
+    "kaiming_normal": nn.init.kaiming_normal_,
+    "xavier_uniform": nn.init.xavier_uniform_,
+}
+
+
+def apply_pairs(millions: float, dtype: torch.dtype) -> dict[str, Pair]:
+    """Name -> (apply of a scheme, torch's in-place fills) over the same tensors of one model."""
+    model = transformer(millions, dtype)
+    for p in model.parameters():
+        nn.init.zeros_(p)  # touched, as memory that held weights is
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.0f} million parameters")
+
+    def one(name: str, fill: Callable[[torch.Tensor], object]) -> Pair:
+        scheme = scheme_for(model, name)
+
+        def torchs() -> None:
+            for p in model.parameters():
+                (fill if p.ndim > 1 else nn.init.zeros_)(p)
+
+        return lambda: scheme.apply(model), torchs
+
+    return {name: one(name, fill) for name, fill in IN_PLACE.items()}
+
+
 def seconds(fill: Callable[[], object]) -> float:
     start = time.perf_counter()
     fill()
@@ -55,12 +128,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="*", default=None)
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16", "float64"), default="float32")
+    parser.add_argument("--apply", type=float, default=None, metavar="MILLIONS", help="time apply on a transformer")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
-    print(
-        f"{options.size} × {options.size}, {options.dtype}, {torch.get_num_threads()} threads, {options.rounds} rounds"
-    )
+    torch.set_num_threads(options.threads)
+    dtype = getattr(torch, options.dtype)
+    chosen = pairs(options.size, dtype) if options.apply is None else apply_pairs(options.apply, dtype)
+    what = f"{options.size} × {options.size}" if options.apply is None else "apply against in-place fills"
+    print(f"{what}, {options.dtype}, {torch.get_num_threads()} threads, {options.rounds} rounds")
     print(f"{'initializer':<16}{'ours':>10}{'torch':>10}{'ratio':>8}")
-    for name, (mine, theirs) in pairs(options.size, getattr(torch, options.dtype)).items():
+    for name, (mine, theirs) in chosen.items():
         half = options.dtype in ("bfloat16", "float16")
         if (options.only and name not in options.only) or (half and name == "orthogonal"):  # torch has none in half
             continue

@@ -18,6 +18,17 @@ hyperparameters, which is why the type cannot spell the signature out; the contr
 """
 
 
+Into = Callable[[torch.Tensor, torch.Generator], object]
+"""``(run, generator)``: writes the next ``run.numel()`` numbers of a stream into a flat contiguous tensor, in place."""
+
+Sampler = Callable[[Fans, float, Mapping[str, float | str]], Into]
+"""``(fans, gain, args) -> Into``: what an initializer of independent, equally distributed elements draws from."""
+
+RUN_MULTIPLE = 64
+"""A stream may be written in several runs of the working dtype, all but the last a multiple of this and none shorter:
+torch makes normals in blocks of 16 uniforms and its loops take up to 32 elements, so the numbers stay the same."""
+
+
 @dataclass(frozen=True, slots=True)
 class Declared:
     """What a filled tensor must look like when it is read back.
@@ -64,6 +75,8 @@ class Card:
         aliases: other names of the field (``he_normal``).
         deviation: where we deviate from the source, empty where we do not.
         min_dims: least number of axes of a tensor it can fill.
+        sampler: where all elements are independent draws from one law: writes the numbers that ``fn`` returns into a
+            given tensor, in its layout's order; None elsewhere.
     """
 
     name: str
@@ -78,6 +91,7 @@ class Card:
     aliases: tuple[str, ...] = ()
     deviation: str = ""
     min_dims: int = 0
+    sampler: Sampler | None = None
 
 
 _CARDS: dict[str, Card] = {}

@@ -7,25 +7,35 @@ from collections.abc import Mapping
 
 import torch
 
-from initadvisor.initializers.card import Card, Declared, Hyperparameter, register
+from initadvisor.initializers.card import Card, Declared, Hyperparameter, Into, register
 from initadvisor.initializers.maps import working_dtype
 from initadvisor.types import Fans
 
 Values = Mapping[str, float | str]
 
 
-def draw_normal(
-    shape: tuple[int, ...], mean: float, std: float, generator: torch.Generator, dtype: torch.dtype
-) -> torch.Tensor:
-    """Independent normals, drawn in float32 at least."""
-    return torch.empty(shape, dtype=working_dtype(dtype)).normal_(mean, std, generator=generator).to(dtype)
+def draw_with(into: Into, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
+    """A new tensor filled by ``into``, in float32 at least, and cast."""
+    value = torch.empty(shape, dtype=working_dtype(dtype))
+    into(value, generator)
+    return value.to(dtype)
+
+
+def normals(mean: float, std: float) -> Into:
+    """Writes independent normals."""
+    return lambda run, generator: run.normal_(mean, std, generator=generator)
+
+
+def uniforms(low: float, high: float) -> Into:
+    """Writes independent uniforms."""
+    return lambda run, generator: run.uniform_(low, high, generator=generator)
 
 
 def draw_uniform(
     shape: tuple[int, ...], low: float, high: float, generator: torch.Generator, dtype: torch.dtype
 ) -> torch.Tensor:
     """Independent uniforms, drawn in float32 at least."""
-    return torch.empty(shape, dtype=working_dtype(dtype)).uniform_(low, high, generator=generator).to(dtype)
+    return draw_with(uniforms(low, high), shape, generator, dtype)
 
 
 def truncation_correction(cut: float) -> float:
@@ -56,7 +66,7 @@ def normal(
         >>> normal((2, 3), Fans(3, 2), gain=1.0, generator=g, dtype=torch.float32).shape
         torch.Size([2, 3])
     """
-    return draw_normal(shape, mean, gain * std, generator, dtype)
+    return draw_with(normals(mean, gain * std), shape, generator, dtype)
 
 
 def uniform(
@@ -89,18 +99,20 @@ def trunc_normal(
     The cut is relative and the std corrected for it. ``nn.init.trunc_normal_`` cuts at absolute ±2, which at std .02 is
     a hundred standard deviations and does nothing, and does not correct.
     """
-    return draw_truncated(shape, mean, gain * std, cut, generator, dtype)
+    return draw_with(truncated(mean, gain * std, cut), shape, generator, dtype)
 
 
-def draw_truncated(
-    shape: tuple[int, ...], mean: float, std: float, cut: float, generator: torch.Generator, dtype: torch.dtype
-) -> torch.Tensor:
-    """A cut normal by its inverse distribution function, so that one uniform makes one value."""
+def truncated(mean: float, std: float, cut: float) -> Into:
+    """Writes a cut normal by its inverse distribution function, so that one uniform makes one value."""
     wide = std / truncation_correction(cut)
     edge = math.erf(cut / math.sqrt(2))
-    value = draw_uniform(shape, -edge, edge, generator, working_dtype(dtype)).erfinv_()
-    # Rounding of erf and erfinv may step over the cut by one unit in the last place.
-    return value.mul_(wide * math.sqrt(2)).clamp_(-cut * wide, cut * wide).add_(mean).to(dtype)
+
+    def into(run: torch.Tensor, generator: torch.Generator) -> None:
+        run.uniform_(-edge, edge, generator=generator).erfinv_()
+        # Rounding of erf and erfinv may step over the cut by one unit in the last place.
+        run.mul_(wide * math.sqrt(2)).clamp_(-cut * wide, cut * wide).add_(mean)
+
+    return into
 
 
 def constant(
@@ -149,6 +161,19 @@ def _truncated_declared(shape: tuple[int, ...], fans: Fans, gain: float, args: V
     return Declared(mean, std, mean - edge, mean + edge)
 
 
+def _normal_sampler(fans: Fans, gain: float, args: Values) -> Into:
+    return normals(_number(args, "mean", 0.0), gain * _number(args, "std", 0.02))
+
+
+def _uniform_sampler(fans: Fans, gain: float, args: Values) -> Into:
+    bound, mean = gain * _number(args, "bound", 0.05), _number(args, "mean", 0.0)
+    return uniforms(mean - bound, mean + bound)
+
+
+def _truncated_sampler(fans: Fans, gain: float, args: Values) -> Into:
+    return truncated(_number(args, "mean", 0.0), gain * _number(args, "std", 0.02), _number(args, "cut", 2.0))
+
+
 def _constant_declared(shape: tuple[int, ...], fans: Fans, gain: float, args: Values) -> Declared:
     value = gain * _number(args, "value", 0.0)
     return Declared(value, 0.0, value, value, exact=True)
@@ -161,6 +186,7 @@ register(
         name="normal",
         fn=normal,
         declare=_normal_declared,
+        sampler=_normal_sampler,
         summary="Normal draw with a fixed standard deviation.",
         formula="w ~ N(mean, (gain·std)²)",
         right_when="A convention fixes the scale: GPT-2's and BERT's .02, DCGAN's .02, embeddings of pre-norm models.",
@@ -175,6 +201,7 @@ register(
         name="uniform",
         fn=uniform,
         declare=_uniform_declared,
+        sampler=_uniform_sampler,
         summary="Uniform draw between fixed bounds.",
         formula="w ~ U(mean - gain·bound, mean + gain·bound), std = gain·bound/√3",
         right_when="A convention fixes the bound.",
@@ -188,6 +215,7 @@ register(
         name="trunc_normal",
         fn=trunc_normal,
         declare=_truncated_declared,
+        sampler=_truncated_sampler,
         summary="Normal draw without tails, its std corrected for the cut.",
         formula="w ~ N(mean, σ²) cut at ±cut·σ, σ chosen so that the final std is gain·std",
         right_when="Transformers and heads, where a single outlier weight can dominate early training.",

@@ -9,8 +9,8 @@ from functools import partial
 import torch
 
 from initadvisor.errors import SchemeError, nearest
-from initadvisor.initializers.card import Card, Declared, Hyperparameter, Initializer, register
-from initadvisor.initializers.random import draw_normal, draw_truncated, draw_uniform, truncation_correction
+from initadvisor.initializers.card import Card, Declared, Hyperparameter, Initializer, Into, Sampler, register
+from initadvisor.initializers.random import draw_with, normals, truncated, truncation_correction, uniforms
 from initadvisor.types import Fans
 
 MODES: Mapping[str, Callable[[Fans], float]] = {
@@ -59,15 +59,22 @@ def variance_scaling(
         >>> round(float(w.std()), 2)
         0.18
     """
+    return draw_with(_into(fans, gain, mode, law), shape, generator, dtype)
+
+
+def _into(fans: Fans, gain: float, mode: str, law: str) -> Into:
     std = scaled_std(fans, gain, mode)
     if law == "normal":
-        return draw_normal(shape, 0.0, std, generator, dtype)
+        return normals(0.0, std)
     if law == "uniform":
-        bound = std * math.sqrt(3)
-        return draw_uniform(shape, -bound, bound, generator, dtype)
+        return uniforms(-std * math.sqrt(3), std * math.sqrt(3))
     if law == "trunc_normal":
-        return draw_truncated(shape, 0.0, std, CUT, generator, dtype)
+        return truncated(0.0, std, CUT)
     raise SchemeError(f'unknown law "{law}"; {nearest(law, LAWS)}')
+
+
+def _sampler(fans: Fans, gain: float, args: Mapping[str, float | str]) -> Into:
+    return _into(fans, gain, str(args.get("mode", "fan_in")), str(args.get("law", "normal")))
 
 
 def _declared(
@@ -88,7 +95,7 @@ def _declared(
     return Declared(0.0, std)
 
 
-def _fixed(mode: str, law: str, factor: float = 1.0) -> tuple[Initializer, Callable[..., Declared]]:
+def _fixed(mode: str, law: str, factor: float = 1.0) -> tuple[Initializer, Callable[..., Declared], Sampler]:
     """A member of the family with mode and law bound; ``factor`` multiplies every gain."""
 
     def fill(
@@ -106,7 +113,10 @@ def _fixed(mode: str, law: str, factor: float = 1.0) -> tuple[Initializer, Calla
     def declare(shape: tuple[int, ...], fans: Fans, gain: float, args: Mapping[str, float | str]) -> Declared:
         return _declared(shape, fans, gain * factor, args, mode, law)
 
-    return fill, declare
+    def sampler(fans: Fans, gain: float, args: Mapping[str, float | str]) -> Into:
+        return _into(fans, gain * factor, str(args.get("mode", mode)), law)
+
+    return fill, declare, sampler
 
 
 MODE = Hyperparameter("fan_in", choices=tuple(MODES), meaning="which connection count")
@@ -116,6 +126,7 @@ register(
         name="variance_scaling",
         fn=variance_scaling,
         declare=partial(_declared, mode="fan_in", law="normal"),
+        sampler=_sampler,
         summary="The general family: std = gain/√fan by any count and law.",
         formula="std(w) = gain/√fan",
         right_when="You know which of signal (fan_in) and gradient (fan_out) must be kept.",
@@ -125,12 +136,13 @@ register(
     )
 )
 for _law in ("normal", "uniform"):
-    _fill, _declare = _fixed("fan_avg", _law)
+    _fill, _declare, _draws = _fixed("fan_avg", _law)
     register(
         Card(
             name=f"xavier_{_law}",
             fn=_fill,
             declare=_declare,
+            sampler=_draws,
             summary=f"Glorot and Bengio's compromise between signal and gradient, {_law} law.",
             formula="std(w) = gain·√(2/(fan_in + fan_out))",
             right_when="tanh, linear and attention projections of moderate depth; graph networks.",
@@ -139,12 +151,13 @@ for _law in ("normal", "uniform"):
             aliases=(f"glorot_{_law}",),
         )
     )
-    _fill, _declare = _fixed("fan_in", _law)
+    _fill, _declare, _draws = _fixed("fan_in", _law)
     register(
         Card(
             name=f"kaiming_{_law}",
             fn=_fill,
             declare=_declare,
+            sampler=_draws,
             summary=f"He et al.'s scaling by one fan with the activation's gain, {_law} law.",
             formula="std(w) = gain/√fan; gain = √2 for ReLU",
             right_when="ReLU-like activations, with the gain of the very activation; fan_out keeps gradients in CNNs.",
@@ -154,12 +167,13 @@ for _law in ("normal", "uniform"):
             aliases=(f"he_{_law}",),
         )
     )
-    _fill, _declare = _fixed("fan_in", _law)
+    _fill, _declare, _draws = _fixed("fan_in", _law)
     register(
         Card(
             name=f"lecun_{_law}",
             fn=_fill,
             declare=_declare,
+            sampler=_draws,
             summary=f"Variance 1/fan_in, {_law} law.",
             formula="std(w) = gain/√fan_in",
             right_when="SELU (its constants assume variance 1/fan_in), linear maps, and tanh near zero.",
@@ -167,12 +181,13 @@ for _law in ("normal", "uniform"):
             references=("lecun1998", "klambauer2017"),
         )
     )
-_fill, _declare = _fixed("fan_in", "uniform", 1 / math.sqrt(3))
+_fill, _declare, _draws = _fixed("fan_in", "uniform", 1 / math.sqrt(3))
 register(
     Card(
         name="torch_linear",
         fn=_fill,
         declare=_declare,
+        sampler=_draws,
         summary="What nn.Linear and nn.Conv draw by themselves: U(±1/√fan_in).",
         formula="w ~ U(-gain/√fan_in, gain/√fan_in), std = gain/√(3·fan_in)",
         right_when="Normalised or shallow nets, where the scale hardly matters.",

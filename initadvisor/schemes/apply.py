@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,13 +14,13 @@ from torch.nn.parameter import is_lazy
 
 from initadvisor.data import Batch, first_batch
 from initadvisor.errors import InitAdvisorError, SchemeError, nearest
-from initadvisor.initializers.card import Card
 from initadvisor.initializers.registry import get as card_of
 from initadvisor.schemes.regions import coverage_fault, gather, scatter, slice_shape
 from initadvisor.schemes.scheme import ApplyResult, Assignment, FilledTensor, Part, Scheme, SchemeKind
 from initadvisor.schemes.seeding import stream
 from initadvisor.schemes.slots import Slot, SlotKind, norm_statistics, slots_of
-from initadvisor.schemes.verify import check_declared, check_written
+from initadvisor.schemes.streaming import backup, regions_of, run_all, sharing_memory, streamable
+from initadvisor.schemes.verify import check_declared, check_written, sample_of
 
 KEPT = "kept by the scheme"
 """``ApplyResult.left``: an assignment says to leave the tensor as it is, or the scheme is ``current``."""
@@ -130,11 +132,22 @@ def _check_fits(scheme: Scheme, slot: Slot, assignment: Assignment) -> None:
             raise SchemeError(f'{what}: {card.name} takes no argument "{unknown[0]}"; {nearest(unknown[0], card.args)}')
 
 
-def _draw(part: Part, shape: tuple[int, ...], dtype: torch.dtype, seed: int, path: str) -> tuple[Card, torch.Tensor]:
+@contextmanager
+def _told(path: str, shape: tuple[int, ...], initializer: str) -> Iterator[None]:
+    """Whatever an initializer raises says where."""
+    try:
+        yield
+    except InitAdvisorError as error:
+        raise SchemeError(f"{path} {shape}: {error}") from error
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise SchemeError(f"{path} {shape}: {initializer} cannot fill it: {error}") from error
+
+
+def _draw(part: Part, shape: tuple[int, ...], dtype: torch.dtype, seed: int, path: str) -> torch.Tensor:
     card = card_of(part.fill.initializer)
     name = part.slice.name if part.slice is not None else ""
-    try:
-        value = card.fn(
+    with _told(path, shape, card.name):
+        return card.fn(
             slice_shape(shape, part.slice),
             part.fans,
             gain=part.fill.gain,
@@ -142,11 +155,6 @@ def _draw(part: Part, shape: tuple[int, ...], dtype: torch.dtype, seed: int, pat
             dtype=dtype,
             **dict(part.fill.args),
         )
-    except InitAdvisorError as error:
-        raise SchemeError(f"{path} {shape}: {error}") from error
-    except (ValueError, RuntimeError, TypeError) as error:
-        raise SchemeError(f"{path} {shape}: {card.name} cannot fill it: {error}") from error
-    return card, value
 
 
 def draw(assignment: Assignment, seed: int, dtype: torch.dtype, *, padding_idx: int | None = None) -> torch.Tensor:
@@ -163,11 +171,11 @@ def draw(assignment: Assignment, seed: int, dtype: torch.dtype, *, padding_idx: 
     """
     shape = tuple(assignment.shape)
     if len(assignment.parts) == 1 and assignment.parts[0].slice is None:
-        value = _draw(assignment.parts[0], shape, dtype, seed, assignment.path)[1]
+        value = _draw(assignment.parts[0], shape, dtype, seed, assignment.path)
     else:
         value = torch.empty(shape, dtype=dtype)
         for part in assignment.parts:
-            scatter(value, part.slice, _draw(part, shape, dtype, seed, assignment.path)[1])
+            scatter(value, part.slice, _draw(part, shape, dtype, seed, assignment.path))
     if padding_idx is not None:
         value[padding_idx] = 0
     return value
@@ -179,22 +187,44 @@ def _read_back(slot: Slot, assignment: Assignment, wrote: torch.Tensor) -> Fille
     check_written(slot.path, wrote, read, recomputed=slot.recomputed)
     results = []
     for part in assignment.parts:
-        card = card_of(part.fill.initializer)
-        declared = card.declare(
-            slice_shape(assignment.shape, part.slice), part.fans, part.fill.gain, dict(part.fill.args)
-        )
-        label = slot.path if part.slice is None else f"{slot.path}[{part.slice.name}]"
         region = gather(read, part.slice)
         if slot.padding_idx is not None and part.slice is None:
             region = torch.cat([region[: slot.padding_idx], region[slot.padding_idx :][1:]])
         if region.numel():
-            results.append(check_declared(label, card.name, region, declared))
-    if len(results) == 1:
-        only = results[0]
-        return FilledTensor(slot.path, only.initializer, only.declared_mean, only.declared_std, only.mean, only.std)
+            results.append(_check_part(assignment, part, region))
+    return _summary(slot.path, assignment, results, read)
+
+
+def _check_part(assignment: Assignment, part: Part, region: torch.Tensor, *, independent: bool = False) -> FilledTensor:
+    card = card_of(part.fill.initializer)
+    declared = card.declare(slice_shape(assignment.shape, part.slice), part.fans, part.fill.gain, dict(part.fill.args))
+    label = assignment.path if part.slice is None else f"{assignment.path}[{part.slice.name}]"
+    return check_declared(label, card.name, region, declared, independent=independent)
+
+
+def _summary(path: str, assignment: Assignment, parts: list[FilledTensor], whole: torch.Tensor) -> FilledTensor:
+    if len(parts) == 1:
+        only = parts[0]
+        return FilledTensor(path, only.initializer, only.declared_mean, only.declared_std, only.mean, only.std)
     names = "+".join(dict.fromkeys(part.fill.initializer for part in assignment.parts))
-    whole = read.double()
-    return FilledTensor(slot.path, names, None, None, float(whole.mean()), float(whole.std(correction=0)))
+    values = whole.double()
+    return FilledTensor(path, names, None, None, float(values.mean()), float(values.std(correction=0)))
+
+
+def _stream_into(slot: Slot, assignment: Assignment, seed: int) -> FilledTensor:
+    """Draw straight into the parameter and check what lies there; see :mod:`initadvisor.schemes.streaming`."""
+    results = []
+    shape = tuple(assignment.shape)
+    with _told(slot.path, shape, "its initializer"):
+        regions = regions_of(slot, assignment, seed)
+    for region in regions:
+        with _told(slot.path, shape, region.card.name):
+            region.fill()
+        if region.flat.numel():
+            results.append(_check_part(assignment, region.part, region.flat, independent=True))
+    if slot.padding_idx is not None:
+        slot.param.detach()[slot.padding_idx] = 0
+    return _summary(slot.path, assignment, results, sample_of(slot.param.detach().view(-1)))
 
 
 def _reset_statistics(
@@ -259,11 +289,7 @@ def apply_scheme(scheme: Scheme, model: nn.Module, *, seed: int = 0, batch: Any 
     notes: list[str] = []
     try:
         with torch.no_grad():
-            for slot, assignment in plan.fills:
-                saved.extend((tensor, tensor.detach().clone()) for tensor in slot.touched())
-                value = draw(assignment, seed, slot.param.dtype, padding_idx=slot.padding_idx)
-                slot.write(value)
-                filled.append(_read_back(slot, assignment, value))
+            filled = _fill(plan, seed, saved)
             written = {id(slot.param) for slot, _ in plan.fills}
             stale, norms = _reset_statistics(model, written, bool(plan.left)) if plan.fills else ([], 0)
             for buffer, fresh in stale:
@@ -281,6 +307,27 @@ def apply_scheme(scheme: Scheme, model: nn.Module, *, seed: int = 0, batch: Any 
                 tensor.copy_(before)
         raise
     return ApplyResult(tuple(filled), plan.left, seed, tuple(notes))
+
+
+def _fill(plan: Plan, seed: int, saved: list[tuple[torch.Tensor, torch.Tensor]]) -> list[FilledTensor]:
+    """Write and check everything, what can be streamed first; ``saved`` grows before anything is touched."""
+    done: dict[str, FilledTensor] = {}
+
+    def streaming(slot: Slot, assignment: Assignment) -> None:
+        saved.append((slot.param, backup(slot.param)))
+        done[slot.path] = _stream_into(slot, assignment, seed)
+
+    shared = sharing_memory(slot for slot, _ in plan.fills)
+    streamed = [pair for pair in plan.fills if pair[0].path not in shared and streamable(*pair)]
+    run_all([(slot.param.numel(), partial(streaming, slot, assignment)) for slot, assignment in streamed])
+    for slot, assignment in plan.fills:
+        if slot.path in done:
+            continue
+        saved.extend((tensor, backup(tensor)) for tensor in slot.touched())
+        value = draw(assignment, seed, slot.param.dtype, padding_idx=slot.padding_idx)
+        slot.write(value)
+        done[slot.path] = _read_back(slot, assignment, value)
+    return [done[slot.path] for slot, _ in plan.fills]
 
 
 def _calibrate(scheme: Scheme, model: nn.Module, paths: set[str], batch: Batch, seed: int) -> list[str]:
