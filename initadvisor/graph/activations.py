@@ -99,9 +99,10 @@ class _Finder:
         made = self.flow.values[start].op
         if made is not None and made in self.found.inner and start not in self.found.by_exit:
             return
-        steps = self._region(start)
-        if not steps:
-            return
+        for steps in self._apart(start, self._region(start)):
+            self._find(start, steps)
+
+    def _find(self, start: int, steps: list[_Step]) -> None:
         closings = self._closings(start, steps)
         # A learned shift or scale before the bend is a bias or a norm's; the bend begins behind it.
         if closings and closings[0] == 0 and steps[0].learned and self._is_affine_op(steps[0].op):
@@ -116,7 +117,7 @@ class _Finder:
         ops = frozenset(s.op.index for s in steps[: last + 1])
         learned = frozenset().union(*(s.learned for s in steps[: last + 1]))
         bend = Bend(name, args, start, steps[last].op.outputs[0], ops, learned)
-        self.found.by_start[start] = bend
+        self.found.by_start.setdefault(start, bend)
         self.found.by_exit[bend.exit] = bend
         for index in ops:
             self.found.inner[index] = bend
@@ -133,7 +134,8 @@ class _Finder:
         steps: list[_Step] = []
         bends = False
         heapq.heapify(todo)
-        while todo and len(steps) < _LONGEST:
+        limit = _LONGEST * len(first)
+        while todo and len(steps) < limit:
             op = flow.graph.ops[heapq.heappop(todo)]
             step = self._step(op, members)
             if step is None:
@@ -147,6 +149,20 @@ class _Finder:
                         queued.add(index)
                         heapq.heappush(todo, index)
         return steps if bends else []
+
+    def _apart(self, start: int, steps: list[_Step]) -> list[list[_Step]]:
+        """Parts of a region that meet in nothing but its start: every reader may bend the value for itself."""
+        groups: list[tuple[set[int], list[_Step]]] = []
+        for step in steps:
+            read = set(step.op.inputs) - {start}
+            joined = [g for g in groups if not read.isdisjoint(g[0])]
+            made, members = set(step.op.outputs), [step]
+            for values, others in joined:
+                made |= values
+                members = others + members
+            groups = [g for g in groups if g not in joined] + [(made, members)]
+        parts = [sorted(members, key=lambda s: s.op.index) for _, members in groups]
+        return sorted((p[:_LONGEST] for p in parts), key=lambda p: p[0].op.index)
 
     def _may_belong(self, op: Op) -> bool:
         if self.flow.kind_of(op) is Kind.INNER or op.index in self.flow.norms or len(op.outputs) != 1:

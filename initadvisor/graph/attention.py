@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from initadvisor.graph.flow import Flow
@@ -24,12 +25,24 @@ class Attentions:
         results: values that attentions make.
         scores: values between the scores and the softmax.
         softmaxes: indices of ops that turn scores into weights.
+        widths: (op index, value) of an operand -> features of one head there.
+        result_widths: value that an attention makes -> features of one head there.
     """
 
     operands: dict[tuple[int, int], str] = field(default_factory=dict)
     results: set[int] = field(default_factory=set)
     scores: set[int] = field(default_factory=set)
     softmaxes: set[int] = field(default_factory=set)
+    widths: dict[tuple[int, int], int] = field(default_factory=dict)
+    result_widths: dict[int, int] = field(default_factory=dict)
+
+    def enter(self, op: Op, value: int, name: str, width: int | None) -> None:
+        """Note that a signal enters an attention, its heads ``width`` features wide each."""
+        self.operands[(op.index, value)] = name
+        if width:
+            self.widths[(op.index, value)] = width
+            if name == "value":
+                self.result_widths.update(dict.fromkeys(op.outputs, width))
 
 
 def find_attentions(flow: Flow, residuals: Residuals) -> Attentions:
@@ -41,7 +54,9 @@ def find_attentions(flow: Flow, residuals: Residuals) -> Attentions:
             for position, name in enumerate(("query", "key", "value")):
                 operand = op.ref(position, name)
                 if operand is not None:
-                    found.operands[(op.index, operand)] = name
+                    # A call that was written out keeps its heads side by side on the last axis and says how many.
+                    width = flow.values[operand].shape[-1] // int(op.kwargs.get("heads", 1))
+                    found.enter(op, operand, name, width)
             found.results.update(op.outputs)
             mask = op.ref(3, "attn_mask")
             if mask is not None:
@@ -65,12 +80,54 @@ def _written(flow: Flow, residuals: Residuals, found: Attentions, softmax: Op) -
         left, right = _operands(flow, op)
         names = ("query", "key") if last else ("key", "query")
         for value, name in zip((left, right), names, strict=True):
-            found.operands[(op.index, value)] = name
+            found.enter(op, value, name, _summed_width(flow, op, value))
     for op, weights in applied:
         for value in op.inputs:
             if value != weights and flow.is_live(value):
-                found.operands[(op.index, value)] = "value"
+                found.enter(op, value, "value", _kept_width(flow, op, value))
         found.results.update(op.outputs)
+
+
+def _terms(op: Op, value: int) -> tuple[str, str, str] | None:
+    """Letters of an operand, of the other one and of the result in an einsum of two, None where it is none."""
+    if op.name != "einsum" or not isinstance(op.args[0], str) or len(op.inputs) != 2:
+        return None
+    terms, arrow, out = op.args[0].replace(" ", "").partition("->")
+    pieces = terms.split(",")
+    if not arrow or len(pieces) != 2 or "." in terms:
+        return None
+    own = op.inputs.index(value)
+    return pieces[own], pieces[1 - own], out
+
+
+def _is_left(op: Op, value: int) -> bool:
+    """Whether an operand of a matrix product stands on its left."""
+    left, right = op.inputs[-2:]
+    return value == (right if op.name == "rmatmul" else left)
+
+
+def _summed_width(flow: Flow, op: Op, value: int) -> int | None:
+    """Size of the axes that scores sum over: of a query and a key the features of one head."""
+    shape = flow.values[value].shape
+    if op.name != "einsum":
+        return shape[-1 if _is_left(op, value) else -2] if len(shape) > 1 else None
+    terms = _terms(op, value)
+    if terms is None or len(terms[0]) != len(shape):
+        return None
+    own, other, out = terms
+    return math.prod(n for n, letter in zip(shape, own, strict=True) if letter in other and letter not in out)
+
+
+def _kept_width(flow: Flow, op: Op, value: int) -> int | None:
+    """Size of the axes of values that attention weights do not have: the features of one head."""
+    shape = flow.values[value].shape
+    if op.name != "einsum":
+        return shape[-2 if _is_left(op, value) else -1] if len(shape) > 1 else None
+    terms = _terms(op, value)
+    if terms is None or len(terms[0]) != len(shape):
+        return None
+    own, other, out = terms
+    return math.prod(n for n, letter in zip(shape, own, strict=True) if letter in out and letter not in other)
 
 
 def _operands(flow: Flow, op: Op) -> tuple[int, int]:

@@ -90,6 +90,9 @@ class Tracer:
             parts = (Part.LOW_RANK_OUT, Part.LOW_RANK_IN)
             if op.name == "rmatmul":
                 parts = parts[::-1]
+            sides = [{o.parameter for o in self._known.get(source, ())} for source in pures]
+            if sides[0] == sides[1]:  # a weight times itself (a spectral norm, a square) is no product of two
+                return tuple(Origin(p, Part.MAIN, None, frozenset({op.name})) for p in sorted(sides[0]))
             return tuple(
                 Origin(o.parameter, part, o.tag, o.ops | {op.name})
                 for source, part in zip(pures, parts, strict=True)
@@ -104,7 +107,10 @@ class Tracer:
                     if tag is None and op.name not in _RESHAPES | _VIEWS:
                         part = Part.FACTOR
                 found.append(Origin(origin.parameter, part, tag, origin.ops | {op.name}))
-        return tuple(dict.fromkeys(found))
+        # Where a parameter's entries arrive, what else was made of it on the way (its own norm) says nothing more.
+        whole = {o.parameter for o in found if o.part is Part.MAIN and o.tag is not None}
+        kept = (o for o in found if o.parameter not in whole or (o.part is Part.MAIN and o.tag is not None))
+        return tuple(dict.fromkeys(kept))
 
     def _moved(self, op: Op, source: int, value: int, tag: torch.Tensor) -> torch.Tensor | None:
         """The tag after one op; None where its axes are lost."""

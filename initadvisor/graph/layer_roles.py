@@ -45,6 +45,7 @@ class LayerFacts:
         last: its output is what the branch adds.
         partner: the use whose output it is multiplied with.
         note: why the confidence is low.
+        heads: attention heads among the features it makes (queries' where packed) or reads, None where it has none.
         axes: the weight's axes where later ops tell more than its own (an axis of experts), else empty.
     """
 
@@ -56,6 +57,7 @@ class LayerFacts:
     last: bool = False
     partner: Layer | None = None
     note: str = ""
+    heads: int | None = None
     axes: str = ""
 
 
@@ -81,15 +83,17 @@ class LayerReader:
 
     # ---- facts about values
 
-    def _after_attention(self) -> set[int]:
-        """Values an attention's result reaches without a weight or a residual sum."""
-        found = set(self.attentions.results)
+    def _after_attention(self) -> dict[int, int | None]:
+        """Values an attention's result reaches without a weight or a residual sum -> features of one head."""
+        found = {value: self.attentions.result_widths.get(value) for value in self.attentions.results}
         passes = (Kind.CARRY, Kind.NORM, Kind.PRODUCT, Kind.JOIN, Kind.SUM, Kind.BEND, Kind.OTHER)
         for op in self.flow.graph.ops:
             passed = self.flow.kind_of(op) in passes and op.index not in self.residuals.joins
-            if passed and any(s in found for s in self.flow.signals(op)):
-                found.update(op.outputs)
-        return found - self.residuals.forks
+            source = next((s for s in self.flow.signals(op) if s in found), None) if passed else None
+            if source is not None:
+                for out in op.outputs:
+                    found.setdefault(out, found[source])
+        return {value: width for value, width in found.items() if value not in self.residuals.forks}
 
     def _feeds(self) -> list[bool]:
         """Per value: some weight lies downstream."""
@@ -125,6 +129,7 @@ class LayerReader:
             pass
         elif layer.reading.data[0] in self.after_attention:
             facts.role = Role.ATTN_OUT
+            facts.heads = _whole_count(layer.reading.fan_in, self.after_attention[layer.reading.data[0]])
         elif facts.path is not None and layer in facts.path.layers:
             self._on_branch(facts)
         else:
@@ -173,6 +178,9 @@ class LayerReader:
         names = list(masks)
         overlap = sum(m.to(torch.int8) for m in masks.values())
         total = len(next(iter(masks.values())))
+        # Keys last: part of one may have come from elsewhere (a rotary part shared by all heads).
+        telling = next(n for n in ("query", "value", "key") if n in masks)
+        facts.heads = _whole_count(int(masks[telling].sum()), reach.widths.get(telling))
         if len(names) == 1:
             facts.role = Role(names[0])
             if not bool(masks[names[0]].all()):
@@ -273,7 +281,7 @@ class LayerReader:
         broadcast = len(padded) == len(large) and any(a == 1 and b > 1 for a, b in zip(padded, large, strict=True))
         made = flow.producer(flow.root(other))
         normed = made is not None and made.index in flow.norms
-        if not (broadcast or normed) or flow.depth[other] == 0:
+        if not normed and (not broadcast or flow.depth[other] == 0):
             return False
         return Ancestors(flow, own).has(other) is None and not self._same_source(layer, other)
 
@@ -361,6 +369,11 @@ class LayerReader:
         if len(parts) < 2 or len(set(kinds_of)) < 2 or len(parts) > _MOST_PARTS:
             return
         facts.pieces = [Piece(f"part_{i}", facts.role, mask) for i, (_, mask) in enumerate(parts)]
+
+
+def _whole_count(features: float, width: int | None) -> int | None:
+    """Heads of ``width`` features each, None where they do not come out even."""
+    return int(features // width) if width and features >= width and features % width == 0 else None
 
 
 _MOST_PARTS = 16

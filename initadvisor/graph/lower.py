@@ -144,13 +144,11 @@ def _attention(w: _Writer, op: Op) -> None:
         length, *rest = w.values[old].shape
         joined = w.new("cat", torch.cat, ((Ref(old), Ref(extra)),), (length + 1, *rest), old)
         k, v = (joined, v) if name == "bias_k" else (k, joined)
-    heads = w.new(
-        "scaled_dot_product_attention",
-        F.scaled_dot_product_attention,
-        (Ref(q), Ref(k), Ref(v)),
-        w.values[q].shape,
-        q,
-    )
+    heads = w.value(w.values[q].shape, q)
+    count = op.arg(names.index("num_heads"), "num_heads", 1)
+    operands = (Ref(q), Ref(k), Ref(v))
+    name = "scaled_dot_product_attention"
+    w.emit(name, F.scaled_dot_product_attention, operands, (heads,), {"heads": count})
     out = at["out_proj_weight"]
     assert out is not None
     w.linear(heads, out, at["out_proj_bias"], op.outputs[0])

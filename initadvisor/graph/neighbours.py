@@ -78,6 +78,9 @@ class Neighbours:
         return _NOTHING
 
     def _look(self, value: int) -> Side:
+        made = self.flow.producer(value)
+        if made is not None and made.name in _STATE_ACTIVATION:
+            return Side(_STATE_ACTIVATION[made.name])  # the op bends its weights' sums itself
         if value in self.residuals.forks:
             return _NOTHING  # the stream: what reads it next is one reader among many
         bend = self.bends.by_start.get(value)

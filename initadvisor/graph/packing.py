@@ -60,10 +60,12 @@ class Reach:
     Attributes:
         ends: label -> which features end there, bool of shape ``(features,)``.
         split: whether any op on the way handed different features to different readers.
+        widths: ``"query"``, ``"key"`` or ``"value"`` -> features of one head where they enter an attention.
     """
 
     ends: dict[Label, torch.Tensor] = field(default_factory=dict)
     split: bool = False
+    widths: dict[str, int] = field(default_factory=dict)
 
     def has(self, name: str) -> bool:
         """Some features end at a label of that name."""
@@ -159,6 +161,8 @@ class Follower:
         name = self.attentions.operands.get((op.index, value))
         if name is not None:
             reach.add((name,), trail.mask)
+            if (op.index, value) in self.attentions.widths:
+                reach.widths.setdefault(name, self.attentions.widths[(op.index, value)])
             return []
         kind = flow.kind_of(op)
         if kind in (Kind.INNER, Kind.PURE):

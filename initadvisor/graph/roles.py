@@ -202,6 +202,7 @@ class _Reader:
             module_type=base.module_type,
             note=use.note,
             offset=use.offset,
+            heads=use.facts.heads if is_weight and use.facts is not None else None,
         )
 
     def _ending(self, use: Use, layer: Layer | None, branch: object) -> tuple[bool, str | None]:

@@ -62,6 +62,8 @@ class ParamSpec:
         uses: how many times the forward pass used it (shared modules).
         module_type: class name of the owning module, for display and for torch's own defaults; never for roles.
         note: a remark for the report (why the confidence is low, what was assumed).
+        heads: attention heads among the features the weight makes (query, key, value; of a packed weight its queries')
+            or reads (output projection); None where no attention shows any.
         offset: of a norm scale: the constant added to it before use (1.0 in ``(1 + w)·x``, where zero is neutral).
     """
 
@@ -93,6 +95,7 @@ class ParamSpec:
     module_type: str = ""
     note: str = ""
     offset: float = 0.0
+    heads: int | None = None
 
     @property
     def numel(self) -> int:

@@ -21,6 +21,8 @@ def param_line(p: ParamSpec) -> str:
         if p.fans is not None and p.fans.batch_dims:
             parts.append(f"each={','.join(map(str, p.fans.batch_dims))}")
     parts.append(f"d{p.depth}")
+    if p.heads is not None:
+        parts.append(f"heads={p.heads}")
     if p.activation != "none":
         parts.append("then=" + p.activation + "".join(f"({v:g})" for _, v in p.activation_args))
     if p.input_activation != "none":
