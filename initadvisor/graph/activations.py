@@ -24,6 +24,11 @@ _LONGEST = 24
 _PRELU_SLOPE = 0.25
 """What a PReLU's slope is where its value cannot be read (meta): torch's default."""
 
+_STANDARD: dict[Any, tuple[int, str, Args] | None] = {}
+"""Spellings that were looked into -> position of the last op, name and constants; pure, so kept between analyses."""
+_MOST_SPELLINGS = 1024
+"""Bounds that memory; a model has a handful."""
+
 Mean = Callable[[str], float | None]
 
 
@@ -107,10 +112,7 @@ class _Finder:
         # A learned shift or scale before the bend is a bias or a norm's; the bend begins behind it.
         if closings and closings[0] == 0 and steps[0].learned and self._is_affine_op(steps[0].op):
             return
-        signature = self._signature(start, steps)
-        if signature not in self._named:
-            self._named[signature] = self._name(start, steps, closings)
-        named = self._named[signature]
+        named = self._known_name(start, steps, closings)
         if named is None:
             return
         last, name, args = named
@@ -241,6 +243,18 @@ class _Finder:
         return op.name in kinds.AFFINE and self.flow.kind_of(op) is Kind.CARRY
 
     # ---- names
+
+    def _known_name(self, start: int, steps: list[_Step], closings: list[int]) -> tuple[int, str, Args] | None:
+        """As :meth:`_name`, asked once per spelling: of what has a standard name, once per process."""
+        signature = (self._signature(start, steps), tuple(closings))
+        if signature in _STANDARD:
+            return _STANDARD[signature]
+        if signature not in self._named:
+            customs = len(self.found.custom)
+            named = self._named[signature] = self._name(start, steps, closings)
+            if len(self.found.custom) == customs and len(_STANDARD) < _MOST_SPELLINGS:
+                _STANDARD[signature] = named
+        return self._named[signature]
 
     def _signature(self, start: int, steps: list[_Step]) -> tuple[Any, ...]:
         position = {start: -1}

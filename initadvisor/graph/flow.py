@@ -84,6 +84,7 @@ class Flow:
         self.layers: list[Layer] = []
         self.layers_of: dict[int, list[Layer]] = {}
         self.norms: dict[int, tuple[str, int]] = {}
+        self._signals: list[tuple[int, ...]] = []
         for value in graph.values:
             if value.source is Source.PARAMETER:
                 self.state[value.index] = State.PURE
@@ -98,7 +99,8 @@ class Flow:
     # ---- construction
 
     def _read(self, op: Op) -> None:
-        batch = any(self.from_batch[i] for i in op.inputs)
+        read, state_of, depth_of = read_by(op), self.state, self.depth
+        batch = any([self.from_batch[i] for i in op.inputs])
         readings = read_weights(op, self.values, self.is_pure) or self._table_read(op)
         if readings and op.name in _PRODUCTS and not any(self._is_data(i) for i in readings[0].data):
             readings = []  # a weight and a constant: part of a parametrization (power iteration, a fixed basis)
@@ -111,23 +113,34 @@ class Flow:
             self.layers_of[op.index] = layers
             state, kind = State.LIVE, Kind.LAYER
         else:
-            state = max((self.state[i] for i in read_by(op)), default=State.COLD)
+            state = max([state_of[i] for i in read], default=State.COLD)
             if op.name in kinds.RANDOM and not (op.in_place and op.name in ("normal", "uniform")):
                 state = State.COLD
             kind = self._kind(op) if state is State.LIVE else Kind.PURE
         self.kind.append(kind)
-        level = max((self.depth[i] for i in read_by(op)), default=0) + bool(layers)
+        level = max([depth_of[i] for i in read], default=0) + bool(layers)
         if len(layers) > 2:  # a recurrent layer with an output projection is two maps deep
             level += 1
         origins: frozenset[int] = frozenset()
         if state is State.PURE:
-            origins = frozenset().union(*(self.origins[i] for i in read_by(op)))
+            origins = frozenset().union(*(self.origins[i] for i in read))
         for out in op.outputs:
             signal = _is_signal(self.values[out].dtype)
             self.state[out] = state if signal else State.COLD
             self.origins[out] = origins if signal else frozenset()
             self.depth[out] = level if signal else 0  # what is chosen by an index is no deeper for it
             self.from_batch[out] = batch
+        passed = [v for layer in layers for v in layer.reading.data] if layers else self._live(read)
+        self._signals.append(tuple(dict.fromkeys(passed)))
+
+    def mark_norm(self, op: Op, name: str, value: int) -> None:
+        """Note that an op normalises a value."""
+        self.norms[op.index] = (name, value)
+        self.kind[op.index] = Kind.NORM
+        self._signals[op.index] = (value,)
+
+    def _live(self, values: tuple[int, ...]) -> list[int]:
+        return [i for i in values if self.state[i] is State.LIVE]
 
     def _is_data(self, value: int) -> bool:
         return self.is_live(value) or self.from_batch[value]
@@ -201,11 +214,7 @@ class Flow:
 
     def signals(self, op: Op) -> tuple[int, ...]:
         """Values whose signal an op passes on: of a layer its data, of a norm what it normalises."""
-        if op.index in self.norms:
-            return (self.norms[op.index][1],)
-        if op.index in self.layers_of:
-            return tuple(dict.fromkeys(v for layer in self.layers_of[op.index] for v in layer.reading.data))
-        return tuple(dict.fromkeys(i for i in read_by(op) if self.state[i] is State.LIVE))
+        return self._signals[op.index]
 
     def root(self, value: int) -> int:
         """The value before casts and copies."""

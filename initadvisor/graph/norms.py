@@ -23,7 +23,7 @@ def mark_norms(flow: Flow) -> None:
     """Fill ``flow.norms`` and give hand-written norms and their inner ops their kinds."""
     for op in flow.graph.ops:
         if flow.kind_of(op) is Kind.NORM:
-            flow.norms[op.index] = (kinds.NORMS[op.name], op.inputs[0])
+            flow.mark_norm(op, kinds.NORMS[op.name], op.inputs[0])
         elif flow.kind_of(op) is Kind.PRODUCT and len(op.inputs) == 2:
             _mark_written(flow, op)
 
@@ -36,8 +36,7 @@ def _mark_written(flow: Flow, op: Op) -> None:
         if found is None:
             continue
         name, base, inner = found
-        flow.norms[op.index] = (name, base)
-        flow.kind[op.index] = Kind.NORM
+        flow.mark_norm(op, name, base)
         for index in inner:
             flow.kind[index] = Kind.INNER
         return
