@@ -131,10 +131,11 @@ class Branches:
         norms = [i for i in path.ops if flow.kind[i] is Kind.NORM and not self._for_heads(i)]
         if any(self._norm_first(op) for op in readers):
             return NormStyle.PRE_NORM
+        if norms:  # also where a stage ends with a norm of its own, as in ConvNeXt
+            return NormStyle.INNER_NORM
         after = self._only_readers(flow.graph.ops[path.join].outputs[0])
-        if after and all(flow.kind_of(op) is Kind.NORM for op in after):
-            return NormStyle.POST_NORM
-        return NormStyle.INNER_NORM if norms else NormStyle.NONE
+        post = bool(after) and all(flow.kind_of(op) is Kind.NORM for op in after)
+        return NormStyle.POST_NORM if post else NormStyle.NONE
 
     def _for_heads(self, index: int) -> bool:
         return self.flow.norms[index][0] == "l2_norm"

@@ -100,7 +100,7 @@ class Flow:
 
     def _read(self, op: Op) -> None:
         read, state_of, depth_of = read_by(op), self.state, self.depth
-        batch = any([self.from_batch[i] for i in op.inputs])
+        batch = any(self.from_batch[i] for i in op.inputs)
         readings = read_weights(op, self.values, self.is_pure) or self._table_read(op)
         if readings and op.name in _PRODUCTS and not any(self._is_data(i) for i in readings[0].data):
             readings = []  # a weight and a constant: part of a parametrization (power iteration, a fixed basis)

@@ -72,6 +72,9 @@ class Neighbours:
         gated = self._gated(op)
         if gated is not None:
             return self.behind[gated]
+        if kind is Kind.SUM and index not in self.residuals.joins:
+            shifted = self._larger(op)  # by the same vector everywhere: what was normalised stays so
+            return _NOTHING if shifted is None else Side(norm=self.behind[shifted].norm)
         if kind is Kind.JOIN:
             sides = {self.behind[s] for s in flow.signals(op)}
             return sides.pop() if len(sides) == 1 else _NOTHING
@@ -110,8 +113,10 @@ class Neighbours:
 
     def _gated(self, op: Op) -> int | None:
         """The signal that a product with something smaller only weighs (attention over neighbours, excitation)."""
-        if self.flow.kind_of(op) is not Kind.PRODUCT:
-            return None
+        return self._larger(op) if self.flow.kind_of(op) is Kind.PRODUCT else None
+
+    def _larger(self, op: Op) -> int | None:
+        """The only operand as large as the result, None where there are several."""
         shape = self.flow.values[op.outputs[0]].shape
         full = [i for i in op.inputs if self.flow.values[i].shape == shape]
         return full[0] if len(full) == 1 else None

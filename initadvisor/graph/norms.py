@@ -45,14 +45,14 @@ def _mark_written(flow: Flow, op: Op) -> None:
 def _statistic(flow: Flow, numerator: int, statistic: int) -> tuple[str, int, list[int]] | None:
     """Name, normalised value and inner ops, where ``statistic`` is a root of a second moment of ``numerator``."""
     top = flow.root(numerator)
-    bases, base, inner = {top}, top, []
+    bases, base, inner = {top}, numerator, []
     centring = flow.producer(top)
     if centring is not None and centring.name == "sub" and len(centring.inputs) == 2:
         whole, mean = centring.inputs
         made = flow.producer(flow.root(mean))
         if made is not None and made.name in ("mean", *_BETWEEN, "getitem") and _reaches(flow, mean, flow.root(whole)):
-            base = flow.root(whole)
-            bases.add(base)
+            base = whole
+            bases.add(flow.root(whole))
             inner.append(centring.index)
     centred = len(bases) > 1
     reductions: set[str] = set()
