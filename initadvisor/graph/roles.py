@@ -22,7 +22,7 @@ from initadvisor.graph.neighbours import Neighbours
 from initadvisor.graph.norms import mark_norms
 from initadvisor.graph.opgraph import OpGraph
 from initadvisor.graph.packing import Follower
-from initadvisor.graph.residual import Residuals, find_residuals
+from initadvisor.graph.residual import Ancestors, Residuals, find_residuals
 from initadvisor.graph.spec import Branch, Confidence, Coverage, CoverageGap, ModelSpec, ParamSpec
 from initadvisor.graph.uses import Use, UseReader
 from initadvisor.types import NO_ACTIVATION, WEIGHT_ROLES, Role, Slice
@@ -281,7 +281,7 @@ class _Reader:
         return None
 
     def _parallel(self, index: int) -> tuple[int, ...]:
-        """Branches from the same fork that do not contain each other."""
+        """Branches from the same fork that are added to one stream and do not contain each other."""
         own = self.residuals.paths[index]
         return tuple(
             other.index
@@ -290,7 +290,13 @@ class _Reader:
             and other.fork == own.fork
             and other.join not in own.ops
             and own.join not in other.ops
+            and self._one_stream(own.join, other.join)
         )
+
+    def _one_stream(self, join: int, other: int) -> bool:
+        """Whether two sums are one, or one goes on to the other with no weight between: not those of two towers."""
+        earlier, later = (self.graph.ops[i].outputs[0] for i in sorted((join, other)))
+        return Ancestors(self.flow, later).has(earlier) is False
 
     def _residual_depth(self) -> int:
         flow = self.flow
