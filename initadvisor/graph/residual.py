@@ -206,12 +206,18 @@ def _projected(flow: Flow, bends: Bends, found: Residuals, op: Op, sides: list[i
                 found.adapters.append(adapter)
                 return []
             bent = any(i in bends.inner or flow.kind[i] in _MIXES for p in paths for i in p.ops)
-            if longest < 2 or not bent:
+            if longest < 2 or not bent or any(_carries_older_stream(flow, found, p) for p in paths):
                 break
             for path in paths:
                 path.projection = (layer,)
             return paths
     return []
+
+
+def _carries_older_stream(flow: Flow, found: Residuals, path: Path) -> bool:
+    """A stream that began before the fork runs on inside: what is summed are two readings of it (WaveNet's skips)."""
+    inside = {path.fork, *(o for i in path.ops for o in flow.graph.ops[i].outputs)}
+    return any(inner.fork not in inside for i in path.ops for inner in found.joins.get(i, ()))
 
 
 _MIXES = frozenset({Kind.ATTENTION, Kind.SOFTMAX, Kind.MIX})

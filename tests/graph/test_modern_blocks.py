@@ -198,3 +198,31 @@ def test_heads_of_the_module(own_sizes: bool) -> None:
     spec = analyze(Net(), {"x": x, "k": k, "v": v})
     weights = [p for p in spec.params if p.role in (Role.QKV, Role.QUERY, Role.KEY, Role.VALUE, Role.ATTN_OUT)]
     assert [p.heads for p in weights] == [3] * (4 if own_sizes else 2)
+
+
+class SkipSums(nn.Module):
+    """van den Oord et al. 2016, section 2.4: every block adds to the stream, and its own map of it to the output."""
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Conv1d(1, 8, 1), nn.Conv1d(12, 4, 1)
+        self.gates = nn.ModuleList(nn.Conv1d(8, 16, 2, dilation=2**i) for i in range(blocks))
+        self.stays, self.skips = (nn.ModuleList(nn.Conv1d(8, n, 1) for _ in range(blocks)) for n in (8, 12))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x, total = self.enter(x), 0
+        for i, (gate, stay, skip) in enumerate(zip(self.gates, self.stays, self.skips, strict=True)):
+            a, b = gate(F.pad(x, (2**i, 0))).chunk(2, 1)
+            h = a.tanh() * b.sigmoid()
+            x, total = x + stay(h), total + skip(h)
+        return self.leave(total.relu())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("blocks", [2, 3, 5])
+def test_sums_of_skips_are_no_branches(blocks: int) -> None:
+    spec = analyze(SkipSums(blocks), torch.randn(2, 1, 40))
+    # The last block's stream is read by nobody.
+    assert [b.last for b in spec.branches] == [(f"stays.{i}.weight",) for i in range(len(spec.branches))]
+    assert len(spec.branches) >= blocks - 1
+    assert {spec[f"skips.{i}.weight"].role for i in range(blocks)} == {Role.HIDDEN}
+    assert not any(spec[f"skips.{i}.weight"].branch_last for i in range(blocks))
