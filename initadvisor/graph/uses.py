@@ -83,6 +83,9 @@ class UseReader:
 
     def read(self) -> dict[int, list[Use]]:
         """Uses by parameter value, in execution order."""
+        for value, first in self.flow.starts.items():
+            note = "a learned vector that starts a signal of its own"
+            self._add(Use(value, first, Role.TOKEN, Confidence.INFERRED, note, result=value))
         for op in self.flow.graph.ops:
             taken: set[int] = set()
             for layer in self.flow.layers_of.get(op.index, ()):

@@ -226,3 +226,36 @@ def test_sums_of_skips_are_no_branches(blocks: int) -> None:
     assert len(spec.branches) >= blocks - 1
     assert {spec[f"skips.{i}.weight"].role for i in range(blocks)} == {Role.HIDDEN}
     assert not any(spec[f"skips.{i}.weight"].branch_last for i in range(blocks))
+
+
+class Latents(nn.Module):
+    """Jaegle et al. 2021: learned vectors are the stream, and read the input by cross-attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latents, self.enter = nn.Parameter(torch.randn(1, 4, WIDTH)), nn.Linear(3, WIDTH)
+        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(3))
+        self.attention = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
+        self.wide, self.narrow = nn.Linear(WIDTH, 16), nn.Linear(16, WIDTH)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x, stream = self.norms[1](self.enter(x)), self.latents.expand(x.shape[0], -1, -1)
+        stream = stream + self.attention(self.norms[0](stream), x, x)[0]
+        return stream + self.narrow(F.gelu(self.wide(self.norms[2](stream))))
+
+
+def test_learned_vectors_that_are_normalised_are_a_stream() -> None:
+    spec = analyze(Latents(), torch.randn(2, 6, 3))
+    assert spec["latents"].role is Role.TOKEN
+    assert [spec[f"norms.{i}.weight"].role for i in range(3)] == [Role.NORM_SCALE] * 3
+    assert [b.last for b in spec.branches] == [("attention.out_proj.weight",), ("narrow.weight",)]
+    assert spec.residual_depth == 2 and spec.coverage.complete and not spec.coverage.weak
+
+
+def test_a_standardised_weight_is_no_stream() -> None:
+    class Standardised(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.linear(x, F.layer_norm(self.weight, self.weight.shape[1:]), self.bias)
+
+    spec = analyze(nn.Sequential(Standardised(5, 6), nn.ReLU(), Standardised(6, 2)), torch.randn(3, 5))
+    assert [spec[f"{i}.weight"].role for i in (0, 2)] == [Role.INPUT, Role.OUTPUT]
