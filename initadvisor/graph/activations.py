@@ -217,10 +217,10 @@ class _Finder:
             return self._number(op.inputs[0], consumer)
         if op.name in kinds.RANDOM and op.args and isinstance(op.args[0], (int, float)) and op.name == "tensor":
             return float(op.args[0])
-        if not self._may_belong(op):
+        if not self.flow.is_pure(value) or not self._may_belong(op):
             return None
         numbers = {i: self._number(i, consumer) for i in op.inputs}
-        if any(n is None for n in numbers.values()) or not self.flow.is_pure(value):
+        if any(n is None for n in numbers.values()):
             return None
         made = _call(op, {i: torch.tensor([n], dtype=torch.float64) for i, n in numbers.items()})
         return None if made is None else float(made.reshape(-1)[0])

@@ -125,7 +125,8 @@ def _attention(w: _Writer, op: Op) -> None:
     query, key, value = (at[n] for n in ("query", "key", "value"))
     assert query is not None and key is not None and value is not None
     bias, width = at["in_proj_bias"], w.values[query].shape[-1]
-    packed = at["in_proj_weight"]
+    separate = op.kwargs.get("use_separate_proj_weight", False)  # then some pass an empty tensor as the packed one
+    packed = None if separate else at["in_proj_weight"]
     if packed is not None and query == key == value:
         q, k, v = w.parts(w.linear(query, packed, bias), 3)
     else:

@@ -301,15 +301,13 @@ class _Reader:
     def _residual_depth(self) -> int:
         flow = self.flow
         count = [0] * len(flow.values)
-        seen_forks: set[int] = set()
         for op in self.graph.ops:
             if flow.kind_of(op) is Kind.PURE:
                 continue
             level = max((count[s] for s in flow.signals(op)), default=0)
             paths = self.residuals.joins.get(op.index)
-            if paths and not (paths[0].fork in seen_forks and self._parallel(paths[0].index)):
-                level += 1
-                seen_forks.add(paths[0].fork)
+            if paths and not any(self.residuals.paths[i].join < op.index for i in self._parallel(paths[0].index)):
+                level += 1  # of branches side by side that are added one by one, the first counts
             for out in op.outputs:
                 count[out] = level
         return max((count[v] for v in self.graph.outputs), default=0)

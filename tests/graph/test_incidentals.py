@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from describe import branch_line, param_line
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -146,6 +146,7 @@ def test_names_and_order_of_registration(kinds: list[str], data: st.DataObject) 
 
 
 @settings(deadline=None, max_examples=30)
+@example(first=["mlp"], second=["parallel", "mlp"])
 @given(first=_TOWER, second=_TOWER)
 def test_order_of_independent_calls(first: list[str], second: list[str]) -> None:
     """Two towers that read the same value: whichever runs first, only the numbering of branches may change."""

@@ -259,3 +259,39 @@ def test_a_standardised_weight_is_no_stream() -> None:
 
     spec = analyze(nn.Sequential(Standardised(5, 6), nn.ReLU(), Standardised(6, 2)), torch.randn(3, 5))
     assert [spec[f"{i}.weight"].role for i in (0, 2)] == [Role.INPUT, Role.OUTPUT]
+
+
+def test_separate_projections_beside_an_empty_packed_one() -> None:
+    class Called(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v, self.o = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            bias = torch.cat((self.q.bias, self.k.bias, self.v.bias))
+            out: torch.Tensor = F.multi_head_attention_forward(
+                x, x, x, WIDTH, 2, torch.empty(0), bias, None, None, False, 0.0, self.o.weight, self.o.bias,
+                use_separate_proj_weight=True, q_proj_weight=self.q.weight, k_proj_weight=self.k.weight,
+                v_proj_weight=self.v.weight,
+            )[0]  # fmt: skip
+            return out
+
+    spec = analyze(Called(), torch.randn(5, 2, WIDTH))
+    assert [spec[f"{n}.weight"].role.value for n in "qkvo"] == ["query", "key", "value", "attn_out"]
+    assert [spec[f"{n}.bias"].role.value for n in "qkvo"] == ["bias"] * 4
+
+
+def test_a_long_chain_of_constants_beside_the_signal() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            count = torch.zeros(4)
+            for _ in range(1200):
+                count = count + 1
+            return self.b(torch.relu(self.a(x)) * count)
+
+    spec = analyze(Counting(), torch.randn(3, 3))
+    assert spec["a.weight"].activation == spec["b.weight"].input_activation == "relu"
