@@ -59,8 +59,8 @@ def write_tables(rows: list[dict[str, Any]], folder: Path) -> str:
     lines = [
         "# What the analysis understands",
         "",
-        "Made by `python -m benchmarks.coverage`, whose rows may be of several runs; the last column is a median of ratios,",
-        "both times of a model taken in one process.",
+        "Made by `python -m benchmarks.coverage`, whose rows may be of several runs;",
+        "the last column is a median of ratios, both times of a model taken in one process.",
         "",
         *summary,
     ]
