@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from initadvisor.data import tensors_in
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.losses import first_line
 from initadvisor.schemes.scheme import Scheme
-from initadvisor.trials.loop import Draw, Training, make_draw, train_members
+from initadvisor.trials.loop import Draw, Score, Training, best_parts, make_draw, train_members
 from initadvisor.trials.member import Checkpoint, MemberState
 from initadvisor.trials.metrics import measure_flow
 from initadvisor.trials.result import Status
@@ -132,7 +133,8 @@ def _train_stack(
         else:
             assert draw is not None
             tensors.append(draw.tensors)
-            begun.append(replace(s, heldout=((0, draw.heldout),), flow=draw.flow))
+            parts = best_parts(s.key.phase, (), [draw.score], math.inf)
+            begun.append(replace(s, heldout=((0, draw.score.loss),), parts=parts, flow=draw.flow))
     stack = Stack(task, batching, begun, tensors)
     losses, scores, died = _run(stack, until, evals)
     seconds = (time.perf_counter() - began) / len(states)
@@ -140,11 +142,13 @@ def _train_stack(
     for i, s in enumerate(begun):
         count = died.get(i, until - stack.begin)
         steps = stack.begin + count
+        own = [(step, row[i]) for step, row in scores if step <= steps]
         after = replace(
             s,
             steps=steps,
             train=(*s.train, *(float(v) for v in losses[:count, i])),
-            heldout=(*s.heldout, *((step, _finite(float(row[i]))) for step, row in scores if step <= steps)),
+            heldout=(*s.heldout, *((step, score.loss) for step, score in own)),
+            parts=best_parts(s.key.phase, s.parts, [score for _, score in own], s.best(stack.begin)),
             status=Status.DIVERGED if i in died else None,
             message=f"at step {steps + 1}" if i in died else "",
             seconds=s.seconds + seconds,
@@ -172,10 +176,6 @@ def step_seconds(
     return best, losses
 
 
-def _finite(value: float) -> float:
-    return value if value == value else float("inf")
-
-
 def _draws(
     task: TrainingTask, schemes: Mapping[str, Scheme], states: Sequence[MemberState], spec: ModelSpec | None
 ) -> tuple[dict[tuple[str, int], Draw], dict[tuple[str, int], str]]:
@@ -183,7 +183,7 @@ def _draws(
     broken: dict[tuple[str, int], str] = {}
     for name, seed in dict.fromkeys((s.key.scheme, s.key.seed) for s in states):
         try:
-            draws[name, seed] = make_draw(task, schemes[name], seed, spec)
+            draws[name, seed] = make_draw(task, schemes[name], seed, spec, states[0].key.phase)
         except Exception as error:  # noqa: BLE001 - a scheme that does not fit is that member's result
             broken[name, seed] = f"{type(error).__name__}: {first_line(error)}"
     return draws, broken
@@ -191,10 +191,10 @@ def _draws(
 
 def _run(
     stack: Stack, until: int, evals: Sequence[int]
-) -> tuple[torch.Tensor, list[tuple[int, torch.Tensor]], dict[int, int]]:
+) -> tuple[torch.Tensor, list[tuple[int, list[Score]]], dict[int, int]]:
     """Losses of shape (steps, members), scores by step, and after how many steps which member diverged."""
     rows: list[torch.Tensor] = []
-    scores: list[tuple[int, torch.Tensor]] = []
+    scores: list[tuple[int, list[Score]]] = []
     died: dict[int, int] = {}
     for index in range(stack.begin, until):
         losses = stack.step(index).cpu()
@@ -204,7 +204,7 @@ def _run(
         if len(died) == len(stack.states):
             break
         if index + 1 in evals:
-            scores.append((index + 1, stack.evaluate().cpu()))
+            scores.append((index + 1, stack.evaluate()))
     table = torch.stack(rows) if rows else torch.empty(0, len(stack.states))
     return table, scores, died
 

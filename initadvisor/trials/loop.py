@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from initadvisor.data import Batch
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.guard import preserve_process
 from initadvisor.losses import first_line
@@ -20,7 +21,7 @@ from initadvisor.trials.member import Checkpoint, MemberState, load_tensors
 from initadvisor.trials.metrics import measure_flow
 from initadvisor.trials.result import SignalFlow, Status
 from initadvisor.trials.streams import derive, derive_step, seed_all
-from initadvisor.trials.task import TrainingTask
+from initadvisor.trials.task import CONFIRM, TrainingTask
 from initadvisor.types import CURRENT
 
 
@@ -92,24 +93,58 @@ class Training:
         return Checkpoint.of(self.model, self.optimizer, self.scheduler)
 
 
-def evaluate(task: TrainingTask, model: nn.Module) -> float:
-    """Held-out loss in evaluation mode, mean over batches weighted by their size; flags are put back."""
+@dataclass(frozen=True)
+class Score:
+    """Held-out loss of one model at one step.
+
+    Attributes:
+        loss: mean over the batches, weighted by their size; inf where it is not finite.
+        parts: of each batch.
+    """
+
+    loss: float
+    parts: tuple[float, ...]
+
+    @classmethod
+    def of(cls, losses: Sequence[float], batches: Sequence[Batch]) -> Score:
+        """The score that these losses of these batches make."""
+        sizes = [b.size or 1 for b in batches]
+        mean = sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)
+        return cls(mean if math.isfinite(mean) else math.inf, tuple(losses))
+
+
+def evaluate(task: TrainingTask, model: nn.Module, phase: str) -> Score:
+    """Held-out loss of a member of ``phase`` in evaluation mode; flags are put back."""
     flags = [(m, m.training) for m in model.modules()]
     model.eval()
-    total = weight = 0.0
+    batches, losses = task.scored_on(phase), []
     try:
         with nullcontext() if task.eval_needs_grad else torch.no_grad():
-            for index, batch in enumerate(task.heldout):
+            for index, batch in enumerate(batches):
                 # Models that draw while scoring (diffusion, variational) draw the same for all.
                 seed_all(derive_step(task.seed, index))
-                size = batch.size or 1
-                total += float(task.compute_loss(model, batch).detach()) * size
-                weight += size
+                losses.append(float(task.compute_loss(model, batch).detach()))
     finally:
         for module, flag in flags:
             module.training = flag
-    value = total / weight
-    return value if math.isfinite(value) else math.inf
+    return Score.of(losses, batches)
+
+
+def best_parts(phase: str, before: tuple[float, ...], scores: Sequence[Score], best: float) -> tuple[float, ...]:
+    """Losses of the parts at the best score so far of a confirming member; other members keep none.
+
+    Args:
+        phase: of the member.
+        before: what it kept so far.
+        scores: new ones, in order.
+        best: lowest loss before them.
+    """
+    if phase != CONFIRM:
+        return ()
+    for score in scores:
+        if score.loss < best:
+            before, best = score.parts, score.loss
+    return before
 
 
 @dataclass(frozen=True)
@@ -120,14 +155,14 @@ class Draw:
         scheme: its name.
         seed: of the draw.
         tensors: parameters and buffers by name.
-        heldout: loss of the untrained model.
+        score: of the untrained model.
         flow: signal and gradient flow, None where not asked for.
     """
 
     scheme: str
     seed: int
     tensors: Mapping[str, torch.Tensor]
-    heldout: float
+    score: Score
     flow: SignalFlow | None = None
 
 
@@ -140,13 +175,13 @@ def drawn_model(task: TrainingTask, scheme: Scheme, seed: int) -> nn.Module:
     return model
 
 
-def make_draw(task: TrainingTask, scheme: Scheme, seed: int, spec: ModelSpec | None) -> Draw:
+def make_draw(task: TrainingTask, scheme: Scheme, seed: int, spec: ModelSpec | None, phase: str = "rung") -> Draw:
     """Fill a copy of the model and score it untrained; with a ``spec``, measure its flow."""
     model = drawn_model(task, scheme, seed)
-    heldout = evaluate(task, model)
+    score = evaluate(task, model, phase)
     tensors = {n: t.detach().clone() for n, t in (*model.named_parameters(), *model.named_buffers())}
     flow = None if spec is None else measure_flow(task, model, spec, seed, 0)
-    return Draw(scheme.name, seed, tensors, heldout, flow)
+    return Draw(scheme.name, seed, tensors, score, flow)
 
 
 def train_members(
@@ -169,13 +204,14 @@ def train_members(
     """
     done = []
     draw: Draw | Exception | None = None
-    made_for: tuple[str, int] | None = None
+    made_for: tuple[str, str, int] | None = None
     for state in states:
         started = time.perf_counter()
-        if state.checkpoint is None and made_for != (state.key.scheme, state.key.seed):
-            made_for = (state.key.scheme, state.key.seed)
+        phase, name, seed = state.key.phase, state.key.scheme, state.key.seed
+        if state.checkpoint is None and made_for != (phase, name, seed):
+            made_for = (phase, name, seed)
             try:
-                draw = make_draw(task, schemes[state.key.scheme], state.key.seed, spec)
+                draw = make_draw(task, schemes[name], seed, spec, phase)
             except Exception as error:  # noqa: BLE001 - whatever a user's model raises is that member's result
                 draw = error
         after = _train_one(task, state, draw, until, evals, spec)
@@ -192,6 +228,7 @@ def _train_one(
     spec: ModelSpec | None,
 ) -> MemberState:
     heldout: list[tuple[int, float]] = []
+    scores: list[Score] = []
     losses: list[float] = []
     begin, status, message = 0, None, ""
     checkpoint: Checkpoint | None = None
@@ -203,7 +240,8 @@ def _train_one(
             assert draw is not None
             model = task.member()
             load_tensors(model, draw.tensors)
-            heldout.append((0, draw.heldout))
+            heldout.append((0, draw.score.loss))
+            scores.append(draw.score)
         else:
             model, begin = task.member(), state.steps
             losses, heldout = list(state.train), list(state.heldout)
@@ -211,7 +249,8 @@ def _train_one(
         for index in range(begin, until):
             losses.append(training.step(index))
             if index + 1 in evals:
-                heldout.append((index + 1, evaluate(task, model)))
+                scores.append(evaluate(task, model, state.key.phase))
+                heldout.append((index + 1, scores[-1].loss))
         checkpoint = training.checkpoint()
         if spec is not None:
             checkpoint = checkpoint.copy()
@@ -225,6 +264,7 @@ def _train_one(
         steps=len(losses),
         train=tuple(losses),
         heldout=tuple(heldout),
+        parts=best_parts(state.key.phase, state.parts, scores, state.best(begin)),
         status=status,
         message=message,
         flow=draw.flow if isinstance(draw, Draw) and state.checkpoint is None else state.flow,

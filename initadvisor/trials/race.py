@@ -320,7 +320,8 @@ class _Race:
             a = self.states.get(MemberKey("confirm", CURRENT, seed, current.lr))
             b = self.states.get(MemberKey("confirm", challenger.scheme, seed, challenger.lr))
             if a is not None and b is not None and a.reached(horizon) and b.reached(horizon):
-                pairs.append(Pair(seed, a.best(horizon), b.best(horizon), a.dead, b.dead))
+                apart = tuple(x - y for x, y in zip(a.parts, b.parts, strict=False))
+                pairs.append(Pair(seed, a.best(horizon), b.best(horizon), a.dead, b.dead, apart))
         return pairs
 
     def _finding(self) -> tuple[Finding, bool]:
@@ -330,7 +331,8 @@ class _Race:
         pairs = self._pairs()
         final = math.fsum(p.current for p in pairs) / len(pairs) if pairs else self.finalists[0].heldout
         smallest = smallest_effect(final, self._initial_loss())
-        return look(pairs, smallest, first=self.plan.first_look, planned=self.plan.confirm_seeds)
+        weights = [b.size or 1 for b in self.task.confirm]
+        return look(pairs, smallest, weights, first=self.plan.first_look, planned=self.plan.confirm_seeds)
 
     def _decision(self) -> Decision:
         pairs = self._pairs()

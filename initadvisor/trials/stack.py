@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from initadvisor.data import Batch
+from initadvisor.trials.loop import Score
 from initadvisor.trials.member import Checkpoint, MemberState
 from initadvisor.trials.streams import derive_step, seed_all
 from initadvisor.trials.task import TrainingTask
@@ -147,6 +148,9 @@ class Stack:
     ) -> None:
         self.task, self.states = task, states
         self.seeds = [s.key.seed for s in states]
+        self.phase = states[0].key.phase
+        if any(s.key.phase != self.phase for s in states):
+            raise NotBatchableError("members are of different phases")
         self.begin = states[0].steps
         if any(s.steps != self.begin for s in states):
             raise NotBatchableError("members are at different steps")
@@ -276,22 +280,19 @@ class Stack:
                 for p, old in zip(group["params"], olds, strict=True):
                     torch.lerp(old, p, share.to(p.dtype).view(-1, *[1] * (p.ndim - 1)), out=p)
 
-    def evaluate(self) -> torch.Tensor:
-        """Held-out losses of all members, as the loop computes them."""
+    def evaluate(self) -> list[Score]:
+        """Held-out scores of all members, as the loop computes them."""
         flags = [(m, m.training) for m in self.scored.modules()]
         self.scored.eval()
-        total = torch.zeros(len(self.states), dtype=torch.float64, device=self.task.device)
-        weight = 0.0
+        batches, losses = self.task.scored_on(self.phase), []
         try:
             with torch.no_grad(), _vectorised():
-                for index, batch in enumerate(self.task.heldout):
+                for index, batch in enumerate(batches):
                     seed_all(derive_step(self.task.seed, index))
                     data = _data_of([batch])
                     run = vmap(self._loss(data), in_dims=(0, 0, None), randomness="same")
-                    size = batch.size or 1
-                    total += run(self._weights(), self.carried, data.tensors).double() * size
-                    weight += size
+                    losses.append(run(self._weights(), self.carried, data.tensors).double())
         finally:
             for module, flag in flags:
                 module.training = flag
-        return total / weight
+        return [Score.of(of_member, batches) for of_member in torch.stack(losses, 1).tolist()]

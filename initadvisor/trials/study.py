@@ -32,7 +32,7 @@ DRAW = "draw"
 REFINE_STARTUP = 4
 """Refined schemes drawn at random before the sampler models what it has seen."""
 
-FORMAT = 1
+FORMAT = 2
 """Version of what is stored; another version's studies are not resumed."""
 
 _STATES = {
@@ -255,6 +255,7 @@ def _encode(state: MemberState) -> dict[str, Any]:
         "steps": state.steps,
         "train": [_number(v) for v in state.train],
         "heldout": [[step, _number(v)] for step, v in state.heldout],
+        "parts": [_number(v) for v in state.parts],
         "status": None if state.status is None else state.status.name,
         "message": state.message,
         "seconds": round(state.seconds, 4),
@@ -269,6 +270,7 @@ def _decode(key: TrialKey, seed: int, value: Mapping[str, Any]) -> MemberState:
         steps=int(value["steps"]),
         train=tuple(float(v) for v in value["train"]),
         heldout=tuple((int(step), float(v)) for step, v in value["heldout"]),
+        parts=tuple(float(v) for v in value["parts"]),
         status=None if value["status"] is None else Status[value["status"]],
         message=str(value["message"]),
         seconds=float(value["seconds"]),

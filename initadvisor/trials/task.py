@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,9 +19,16 @@ from initadvisor.data import Batch, first_batch, map_tensors
 from initadvisor.errors import InputError
 from initadvisor.guard import preserve_model, preserve_process
 from initadvisor.losses import Loss, choose_loss, first_line
-from initadvisor.trials.batches import Data, read_data, unsplit
+from initadvisor.trials.batches import CONFIRM_PARTS, Data, cut, read_data, unsplit
 from initadvisor.trials.optimizers import OptimizerPlan, choose_rates, normalise_optimizer
 from initadvisor.trials.streams import derive
+
+CONFIRM = "confirm"
+"""Phase of the members that confirm: they are scored on rows of their own."""
+
+ADDITIVE = 1e-3
+"""Relative difference up to which the mean loss of the parts of a batch is the batch's: what float32 sums may differ
+by, far below what a loss that couples its samples (contrastive ones, class weights) does."""
 
 SchedulerFactory = Callable[[Optimizer], Any]
 
@@ -31,7 +40,9 @@ class TrainingTask:
     Attributes:
         model: the model as it came (a materialised copy of a lazy one); never modified.
         train: batches to train on, shared by all members.
-        heldout: batches that score.
+        heldout: batches that score while schemes are chosen.
+        confirm: parts of the rows that score the confirmation; of data neither trained on nor chosen by where there
+            was enough (see :func:`initadvisor.trials.batches.read_data`).
         sample: the batch that analysis and data-driven schemes see.
         loss: called with a model and a batch.
         optimizer: builds the user's optimizer over a member's parameters.
@@ -52,6 +63,7 @@ class TrainingTask:
     model: nn.Module
     train: tuple[Batch, ...]
     heldout: tuple[Batch, ...]
+    confirm: tuple[Batch, ...]
     sample: Batch
     loss: Loss
     optimizer: OptimizerPlan
@@ -99,6 +111,10 @@ class TrainingTask:
             return self.loss(model, batch)
         with torch.autocast(self.device.type, dtype=self.autocast):
             return self.loss(model, batch)
+
+    def scored_on(self, phase: str) -> tuple[Batch, ...]:
+        """The batches that score members of a phase (see :class:`initadvisor.trials.member.MemberKey`)."""
+        return self.confirm if phase == CONFIRM else self.heldout
 
     def batch_at(self, seed: int, step: int) -> Batch:
         """The batch every member of ``seed`` trains on at ``step`` (0-based); every pass has a new order."""
@@ -190,6 +206,7 @@ def make_task(
             model=model,
             train=data.train,
             heldout=data.heldout,
+            confirm=data.confirm,
             sample=data.train[0],
             loss=chosen,
             optimizer=plan,
@@ -267,6 +284,7 @@ def _moved(data: Data, device: torch.device) -> Data:
         data,
         train=tuple(move_batch(b, device) for b in data.train),
         heldout=tuple(move_batch(b, device) for b in data.heldout),
+        confirm=tuple(move_batch(b, device) for b in data.confirm),
     )
 
 
@@ -277,7 +295,8 @@ def _try_loss(
     try:
         return data, choose_loss(loss, training_copy(model, device), data.train[0])
     except InputError:
-        if len(data.train) + len(data.heldout) > 2 or not data.separate or not isinstance(sample, (tuple, dict, list)):
+        one_batch = len(data.train) == len(data.heldout) == len(data.confirm) == 1
+        if not one_batch or not data.separate or not isinstance(sample, (tuple, dict, list)):
             raise
         whole = unsplit(move_batch(first_batch(model, sample), device), "the model takes no part of it")
         return whole, choose_loss(loss, training_copy(model, device), whole.train[0])
@@ -310,7 +329,38 @@ def _rehearse(task: TrainingTask) -> TrainingTask:
     if not task.model.training:
         notes.append("the model came in evaluation mode; trials train it in training mode")
     needs_grad = _scoring_needs_grad(task, twin)
-    return replace(task, rates=rates, lr_locked=locked, random=random, eval_needs_grad=needs_grad, notes=tuple(notes))
+    task = replace(task, rates=rates, lr_locked=locked, random=random, eval_needs_grad=needs_grad, notes=tuple(notes))
+    return replace(task, confirm=_parted(task, twin))
+
+
+def _parted(task: TrainingTask, twin: nn.Module) -> tuple[Batch, ...]:
+    """The confirming rows in parts, where the loss is a mean over rows; else the batches as they are.
+
+    The losses of the parts tell how much of an effect hangs on which rows happened to be held out.
+    """
+    batches = task.confirm
+    each = math.ceil(CONFIRM_PARTS / len(batches))
+    if each < 2:
+        return batches
+    found = [cut(task.model, batch, min(each, batch.size or 1)) for batch in batches]
+    parts = [part for group in found for part in group or ()]
+    if any(group is None for group in found):
+        return batches
+    twin.eval()
+    try:
+        whole, sizes = _row_mean(task, twin, batches), [p.size or 1 for p in parts]
+        apart = _row_mean(task, twin, parts)
+    except Exception:  # noqa: BLE001 - a model may refuse a part; the batches it takes are scored instead
+        return batches
+    same = math.isclose(whole, apart, rel_tol=ADDITIVE, abs_tol=1e-12)
+    return tuple(parts) if same and min(sizes) > 0 else batches
+
+
+def _row_mean(task: TrainingTask, twin: nn.Module, batches: Sequence[Batch]) -> float:
+    """Mean loss, weighted by size, in the mode the model is in."""
+    with nullcontext() if task.eval_needs_grad else torch.no_grad():
+        losses = [(float(task.compute_loss(twin, b).detach()), b.size or 1) for b in batches]
+    return math.fsum(loss * size for loss, size in losses) / sum(size for _, size in losses)
 
 
 def _quoted(what: str, call: Callable[[], Any]) -> Any:

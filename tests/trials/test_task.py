@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import pytest
@@ -8,8 +9,10 @@ from fakes import blobs, tanh_mlp
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from initadvisor.data import Batch
 from initadvisor.errors import InputError
 from initadvisor.losses import LossKind
+from initadvisor.trials.batches import CONFIRM_PARTS
 from initadvisor.trials.task import make_task
 
 
@@ -30,7 +33,7 @@ def test_a_loader_is_read_once_alike_for_a_seed_and_left_alone() -> None:
     assert torch.equal(first[0], first[1])
     assert not torch.equal(first[0], first[2])
     assert len(tasks[0].train) == 8
-    assert len(tasks[0].heldout) == 2
+    assert (len(tasks[0].heldout), len(tasks[0].confirm)) == (1, 10)
     torch.manual_seed(0)  # tanh_mlp seeds; only its effect on the global state is expected
     tanh_mlp()
     del around
@@ -45,6 +48,71 @@ def test_no_sample_is_both_trained_on_and_held_out() -> None:
     assert len(held) == 10
     assert not trained & held
     assert trained | held == {float(v) for v in x[:, 0]}
+
+
+def rows(batches: Sequence[Batch]) -> set[float]:
+    return {float(v) for b in batches for v in b.args[0][:, 0]}
+
+
+@pytest.mark.parametrize("size", [(400,), (40,) * 10, (64,) * 3])
+def test_no_sample_is_both_chosen_by_and_confirmed_on(size: tuple[int, ...]) -> None:
+    x = torch.arange(4.0 * sum(size)).view(-1, 4)
+    batches = [(part, torch.zeros(len(part), dtype=torch.long)) for part in x.split(list(size))]
+    task = make_task(tanh_mlp(), batches[0] if len(batches) == 1 else batches, lr=0.1)
+    trained, chosen, confirmed = rows(task.train), rows(task.heldout), rows(task.confirm)
+    assert not trained & chosen
+    assert not trained & confirmed
+    assert not chosen & confirmed
+    assert trained | chosen | confirmed == {float(v) for v in x[:, 0]}
+    assert len(chosen) == pytest.approx(len(confirmed), rel=0.5)
+    assert len(task.confirm) >= CONFIRM_PARTS
+    assert any("to confirm" in n for n in task.notes)
+
+
+def test_too_few_rows_serve_both_and_that_is_said() -> None:
+    task = make_task(tanh_mlp(), (torch.arange(200.0).view(50, 4), torch.zeros(50, dtype=torch.long)), lr=0.1)
+    assert rows(task.heldout) == rows(task.confirm)
+    assert any("10 samples held out to choose by and to confirm" in n for n in task.notes)
+
+
+def couples_rows(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return output.std(0).mean() + nn.functional.cross_entropy(output, target)
+
+
+def test_rows_are_parted_only_where_the_loss_is_a_mean_over_them() -> None:
+    whole = make_task(tanh_mlp(), blobs(20), loss=couples_rows, lr=0.1)
+    assert [b.size for b in whole.confirm] == [32, 32]
+    parted = make_task(tanh_mlp(), blobs(20), lr=0.1)
+    assert sum(b.size or 0 for b in parted.confirm) == 64
+    assert len(parted.confirm) == CONFIRM_PARTS
+
+
+class Graph:
+    """An object of a user's own type, as graph libraries make them: one of a kind, without rows to take."""
+
+    def __init__(self) -> None:
+        self.x, self.y = torch.randn(60, 4), torch.randint(3, (60,))
+
+    def to(self, device: object) -> Graph:
+        return self
+
+
+class OnGraph(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = tanh_mlp()
+
+    def forward(self, graph: Graph) -> torch.Tensor:
+        return self.net(graph.x)
+
+
+def test_an_object_that_does_not_come_apart_is_never_called_held_out() -> None:
+    def loss(model: nn.Module, graph: Graph) -> torch.Tensor:
+        return nn.functional.cross_entropy(model(graph), graph.y)
+
+    task = make_task(OnGraph(), Graph(), loss=loss, lr=0.1)
+    assert not task.separate
+    assert any("scores are of the data trained on" in n for n in task.notes)
 
 
 def test_a_batch_too_small_to_split_is_said() -> None:
