@@ -184,7 +184,8 @@ def plan_for_steps(limit: int, *, candidates: int, rates: int, length: int) -> P
 def _smallest(limit: int, candidates: int, rates: int, length: int) -> Plan:
     """Under limits that leave room for no race: one rung of a few steps, then a short confirmation, whatever fits."""
     for seeds in (LEVELS["fast"].confirm_seeds, 3, 2):
-        for count in range(min(candidates, MIN_CANDIDATES), 0, -1):
+        # Where the gate let nobody pass, the current weights still run.
+        for count in range(min(candidates, MIN_CANDIDATES), 0, -1) or (0,):
             for steps in range(min(SHORTEST_RUNG, length), 0, -1):
                 rung = Rung(steps, 1, 1)
                 plan = Plan(count, rates, 1, (rung,), 0, steps, seeds, min(3, seeds), length)

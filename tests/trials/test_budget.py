@@ -22,6 +22,13 @@ def test_a_number_of_model_steps_is_kept_and_used(limit: int, candidates: int, r
     assert plan.candidates >= min(candidates, 3 if limit > 300 else 1)
 
 
+@pytest.mark.parametrize("limit", [1, 30, 500, 100_000])
+def test_the_current_weights_run_where_no_challenger_is_left(limit: int) -> None:
+    plan = plan_for_steps(limit, candidates=0, rates=3, length=200)
+    assert plan.candidates == 0
+    assert plan.rungs
+
+
 @settings(deadline=None, max_examples=100)
 @given(limit=st.integers(20_000, 400_000), **shapes)
 def test_what_can_be_used_of_a_budget_is_used(limit: int, candidates: int, rates: int, length: int) -> None:
