@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from initadvisor.data import tensors_in
+from initadvisor.data import Batch, tensors_in
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.losses import first_line
 from initadvisor.schemes.scheme import Scheme
-from initadvisor.trials.loop import Draw, Score, Training, best_parts, make_draw, train_members
+from initadvisor.trials.loop import Draw, Training, make_draw, train_members
 from initadvisor.trials.member import Checkpoint, MemberState
 from initadvisor.trials.metrics import measure_flow
 from initadvisor.trials.result import Status
@@ -77,9 +77,14 @@ def batching_of(task: TrainingTask) -> Batching:
     active = tuple(n for n, p in model.named_parameters() if p.grad is not None and id(p) in owned)
     if any(p.grad is not None and p.grad.is_sparse for p in model.parameters()):
         raise NotBatchableError("sparse gradients")
-    shapes = {tuple((t.shape, t.dtype) for t in tensors_in((b.args, dict(b.kwargs), b.target))) for b in task.train}
+    in_folds = [b for fold in task.folds for b in fold.train]
+    uniform = len(_shapes(task.choosing.train)) == 1 and len(_shapes(in_folds)) <= 1
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    return Batching(active, not task.random and len(shapes) == 1, WEIGHT_COPIES * weights + 2 * kept)
+    return Batching(active, not task.random and uniform, WEIGHT_COPIES * weights + 2 * kept)
+
+
+def _shapes(batches: Iterable[Batch]) -> set[Any]:
+    return {tuple((t.shape, t.dtype) for t in tensors_in((b.args, dict(b.kwargs), b.target))) for b in batches}
 
 
 def train_batched(
@@ -133,8 +138,7 @@ def _train_stack(
         else:
             assert draw is not None
             tensors.append(draw.tensors)
-            parts = best_parts(s.key.phase, (), [draw.score], math.inf)
-            begun.append(replace(s, heldout=((0, draw.score.loss),), parts=parts, flow=draw.flow))
+            begun.append(replace(s, heldout=((0, draw.heldout),), flow=draw.flow))
     stack = Stack(task, batching, begun, tensors)
     losses, scores, died = _run(stack, until, evals)
     seconds = (time.perf_counter() - began) / len(states)
@@ -142,13 +146,11 @@ def _train_stack(
     for i, s in enumerate(begun):
         count = died.get(i, until - stack.begin)
         steps = stack.begin + count
-        own = [(step, row[i]) for step, row in scores if step <= steps]
         after = replace(
             s,
             steps=steps,
             train=(*s.train, *(float(v) for v in losses[:count, i])),
-            heldout=(*s.heldout, *((step, score.loss) for step, score in own)),
-            parts=best_parts(s.key.phase, s.parts, [score for _, score in own], s.best(stack.begin)),
+            heldout=(*s.heldout, *((step, _finite(float(row[i]))) for step, row in scores if step <= steps)),
             status=Status.DIVERGED if i in died else None,
             message=f"at step {steps + 1}" if i in died else "",
             seconds=s.seconds + seconds,
@@ -176,6 +178,10 @@ def step_seconds(
     return best, losses
 
 
+def _finite(value: float) -> float:
+    return value if value == value else float("inf")
+
+
 def _draws(
     task: TrainingTask, schemes: Mapping[str, Scheme], states: Sequence[MemberState], spec: ModelSpec | None
 ) -> tuple[dict[tuple[str, int], Draw], dict[tuple[str, int], str]]:
@@ -183,7 +189,7 @@ def _draws(
     broken: dict[tuple[str, int], str] = {}
     for name, seed in dict.fromkeys((s.key.scheme, s.key.seed) for s in states):
         try:
-            draws[name, seed] = make_draw(task, schemes[name], seed, spec, states[0].key.phase)
+            draws[name, seed] = make_draw(task, schemes[name], seed, spec)
         except Exception as error:  # noqa: BLE001 - a scheme that does not fit is that member's result
             broken[name, seed] = f"{type(error).__name__}: {first_line(error)}"
     return draws, broken
@@ -191,10 +197,10 @@ def _draws(
 
 def _run(
     stack: Stack, until: int, evals: Sequence[int]
-) -> tuple[torch.Tensor, list[tuple[int, list[Score]]], dict[int, int]]:
+) -> tuple[torch.Tensor, list[tuple[int, torch.Tensor]], dict[int, int]]:
     """Losses of shape (steps, members), scores by step, and after how many steps which member diverged."""
     rows: list[torch.Tensor] = []
-    scores: list[tuple[int, list[Score]]] = []
+    scores: list[tuple[int, torch.Tensor]] = []
     died: dict[int, int] = {}
     for index in range(stack.begin, until):
         losses = stack.step(index).cpu()
@@ -204,7 +210,7 @@ def _run(
         if len(died) == len(stack.states):
             break
         if index + 1 in evals:
-            scores.append((index + 1, stack.evaluate()))
+            scores.append((index + 1, stack.evaluate().cpu()))
     table = torch.stack(rows) if rows else torch.empty(0, len(stack.states))
     return table, scores, died
 

@@ -25,16 +25,27 @@ HELDOUT_SHARE = 0.2
 MAX_HELDOUT_BATCHES = 8
 """Held-out batches at most: scoring stays cheap beside training, and 8 batches already average the noise by √8."""
 
+MIN_HELDOUT = 4
+"""Samples a held-out part must have: fewer measure nothing."""
+
 MIN_SPLIT = 20
-"""Samples a single batch must have to be split: a held-out part under 4 samples measures nothing."""
+"""Samples a single batch must have to be split: a fifth of them is then :data:`MIN_HELDOUT`."""
 
-MIN_CONFIRM = 16
-"""Held-out samples that each half must keep where one batch has to serve both choosing and confirming: with fewer,
-choosing loses more by its noise than confirming gains by fresh rows."""
+FOLDS = 5
+"""Parts that confirming trainings hold out in turn. As many as fresh seeds, so that each scores on rows of its own."""
 
-CONFIRM_PARTS = 12
-"""Parts the confirming rows are cut into, so that the error over rows can be told from the trainings: with fewer,
-Student's t pays much for the few degrees of freedom; more only cost calls."""
+
+@dataclass(frozen=True)
+class Split:
+    """What is trained on and what scores.
+
+    Attributes:
+        train: batches for training, cycled in an order drawn from the seed.
+        heldout: batches that score, not among those trained on.
+    """
+
+    train: tuple[Batch, ...]
+    heldout: tuple[Batch, ...]
 
 
 @dataclass(frozen=True)
@@ -42,16 +53,16 @@ class Data:
     """Batches taken apart into what is trained on and what scores.
 
     Attributes:
-        train: batches for training, cycled in an order drawn from the seed.
-        heldout: batches no training sees and by which schemes are chosen; the same for every member.
-        confirm: batches neither training nor choosing sees, where there are enough rows; else ``heldout``.
-        separate: false where nothing could be held out and ``heldout`` is ``train``.
+        choosing: the split under which schemes are chosen, the same for every member.
+        folds: the splits under which a choice is confirmed, in turn. What they hold out is disjoint, and nothing of it
+            has scored a choice; so the differences between fresh seeds hold what other rows would change as well.
+            Empty where there are too few rows.
+        separate: false where nothing could be held out and everything is scored on what it was trained on.
         note: how it was done, for the report.
     """
 
-    train: tuple[Batch, ...]
-    heldout: tuple[Batch, ...]
-    confirm: tuple[Batch, ...]
+    choosing: Split
+    folds: tuple[Split, ...]
     separate: bool
     note: str
 
@@ -97,7 +108,7 @@ def read_data(model: nn.Module, sample: Any, *, seed: int, full_steps: int | Non
         found = batches_of(model, sample, limit=limit)
     for batch in found:
         check_finite(batch)
-    return _split_single(model, found[0]) if len(found) == 1 else _split_several(model, found)
+    return _split_single(model, found[0]) if len(found) == 1 else _split_several(found)
 
 
 def iter_twice(sample: Any) -> bool:
@@ -105,90 +116,73 @@ def iter_twice(sample: Any) -> bool:
     return hasattr(sample, "__len__") or (hasattr(sample, "__iter__") and not hasattr(sample, "__next__"))
 
 
-def _split_several(model: nn.Module, found: Sequence[Batch]) -> Data:
+def _split_several(found: Sequence[Batch]) -> Data:
     """Hold out batches spread evenly over what was read, so that an unshuffled loader is sampled throughout."""
     count = max(1, min(MAX_HELDOUT_BATCHES, round(HELDOUT_SHARE * len(found))))
     stride = len(found) / count
     chosen = {int(stride * (i + 0.5)) for i in range(count)}
     held = tuple(b for i, b in enumerate(found) if i in chosen)
     train = tuple(b for i, b in enumerate(found) if i not in chosen)
-    if len(held) > 1:
-        choosing, confirm = held[::2], held[1::2]
-        how = f"{len(choosing)} held out to choose by, {len(confirm)} to confirm"
-    else:
-        choosing, confirm, how = _halved(model, held[0])
-    return Data(train, choosing, confirm, True, f"{len(train)} batches to train on, {how}")
+    folds = []
+    for first in range(min(FOLDS, len(train))):
+        turn = train[first::FOLDS]
+        step = max(1.0, len(turn) / MAX_HELDOUT_BATCHES)
+        scored = tuple(turn[int(i * step)] for i in range(min(len(turn), MAX_HELDOUT_BATCHES)))
+        out = {id(b) for b in scored}
+        folds.append(Split(tuple(b for b in found if id(b) not in out), scored))
+    note = f"{len(train)} batches to train on, {len(held)} held out to choose by; {_in_turn(len(folds))}"
+    return Data(Split(train, held), tuple(folds), True, note)
 
 
-def _halved(model: nn.Module, held: Batch) -> tuple[tuple[Batch, ...], tuple[Batch, ...], str]:
-    """Rows to choose by, rows to confirm, and how it was done; one for both where there are too few."""
-    size = held.size
-    halves = cut(model, held, 2) if size is not None and size >= 2 * MIN_CONFIRM else None
-    if halves is None:
-        amount = "1 batch" if size is None else f"1 batch of {size} samples"
-        return (held,), (held,), f"{amount} held out to choose by and to confirm"
-    choosing, confirm = halves
-    return (choosing,), (confirm,), f"{choosing.size} samples held out to choose by, {confirm.size} to confirm"
-
-
-def cut(model: nn.Module, batch: Batch, count: int) -> tuple[Batch, ...] | None:
-    """A batch in ``count`` parts of about equal size, neighbouring rows in different parts; None where it has no rows.
-
-    Args:
-        model: says how a part is taken apart; never called.
-        batch: to be cut.
-        count: parts, at most one per row.
-    """
-    size = batch.size
-    if size is None or size < count or not _has_target_rows(batch, size):
-        return None
-    try:
-        parts = tuple(_rows(model, batch, torch.arange(size) % count == i) for i in range(count))
-    except Exception:  # noqa: BLE001 - a batch of a user's own type may refuse in any way; it is then left whole
-        return None
-    return parts if sum(p.size or 0 for p in parts) == size else None
-
-
-def _has_target_rows(batch: Batch, size: int) -> bool:
-    target = batch.target
-    return not isinstance(target, torch.Tensor) or target.ndim == 0 or target.shape[0] == size
-
-
-def _rows(model: nn.Module, batch: Batch, rows: torch.Tensor) -> Batch:
-    size = batch.size
-    return split_batch(model, map_tensors(batch.raw, lambda t: t[rows.to(t.device)] if _has_rows(t, size) else t))
+def _in_turn(folds: int) -> str:
+    parts = f"{folds} others in turn" if folds > 1 else "another"
+    return f"confirming trainings hold out {parts}"
 
 
 def _split_single(model: nn.Module, batch: Batch) -> Data:
     size = batch.size
-    fits = size is None or _has_target_rows(batch, size)
-    if size is None or size < MIN_SPLIT or not fits:
-        why = "its parts share no axis of samples" if size is None or not fits else f"it has only {size} samples"
-        note = f"one batch was given and nothing could be held out ({why}): scores are of the data trained on"
-        return Data((batch,), (batch,), (batch,), False, note)
+    target = batch.target
+    fits = not isinstance(target, torch.Tensor) or target.ndim == 0 or target.shape[0] == size
+    if size is None or not fits:
+        return unsplit(batch, "its parts share no axis of samples")
+    if size < MIN_SPLIT:
+        return unsplit(batch, f"it has only {size} samples")
     held = max(1, round(HELDOUT_SHARE * size))
     # Evenly spread, for batches that are sorted by class or time.
     is_held = torch.zeros(size, dtype=torch.bool)
     is_held[(torch.arange(held) * (size / held)).long()] = True
-    train, scored = (_rows(model, batch, rows) for rows in (~is_held, is_held))
-    if train.size != size - held:
-        return unsplit(batch, "it is an object that does not come apart by samples")
-    choosing, confirm, how = _halved(model, scored)
-    how = how.replace("1 batch of ", "")
-    note = f"one batch of {size} was given: {size - held} samples to train on, {how}"
-    return Data((train,), choosing, confirm, True, note)
+    others = (~is_held).nonzero().flatten()
+    # Of one size, so that members of different seeds can be stacked; the few rows left over are always trained on.
+    each = len(others) // FOLDS
+    turns = [others[first::FOLDS][:each] for first in range(FOLDS if each >= MIN_HELDOUT else 0)]
+    choosing = _split_rows(model, batch, is_held)
+    if choosing.train[0].size != size - held:
+        return unsplit(batch, "it does not come apart by samples")
+    folds = [_split_rows(model, batch, torch.zeros(size, dtype=torch.bool).index_fill(0, turn, True)) for turn in turns]
+    how = _in_turn(len(folds)) if folds else "confirming trainings are scored on the same"
+    note = f"one batch of {size} was given: {size - held} samples to train on, {held} held out to choose by; {how}"
+    return Data(choosing, tuple(folds), True, note)
 
 
-def _has_rows(tensor: torch.Tensor, size: int | None) -> bool:
+def _split_rows(model: nn.Module, batch: Batch, out: torch.Tensor) -> Split:
+    """One batch split by a mask of the rows to hold out."""
+    size = len(out)
+
+    def part(rows: torch.Tensor) -> Batch:
+        return split_batch(model, map_tensors(batch.raw, lambda t: t[rows.to(t.device)] if _has_rows(t, size) else t))
+
+    return Split((part(~out),), (part(out),))
+
+
+def _has_rows(tensor: torch.Tensor, size: int) -> bool:
     return tensor.ndim > 0 and tensor.shape[0] == size
 
 
 def unsplit(batch: Batch, why: str) -> Data:
     """The whole batch for training and scoring, where a model does not take a part of it."""
     return Data(
-        (batch,),
-        (batch,),
-        (batch,),
+        Split((batch,), (batch,)),
+        (),
         False,
         f"one batch was given and nothing could be held out ({why}): scores are of the data trained on",
     )

@@ -11,8 +11,16 @@ from initadvisor.errors import InputError
 ASSUMED_LENGTH = 400
 """Steps taken for the full length where it is unknown: small nets show by then whether they train."""
 
-MIN_RUNG_STEPS = 20
-"""Shortest first rung: below that the warm-up of momentum and of Adam's averages is still what one sees."""
+MIN_RUNG_STEPS = 10
+"""Shortest first rung: about as long as the memory of momentum .9. Twice that would cost trainings of 150 steps a fifth
+of the sweep, since everything takes part in the first rung."""
+
+RUNG_GROWTH = 1.5
+"""Least growth from rung to rung: less would rank the same trainings twice. It shows in short trainings only, where
+:data:`MIN_RUNG_STEPS` is more than the first share."""
+
+SMALLEST_SCALE = 0.05
+"""Smallest scale a plan of rungs is tried at; below it every horizon is :data:`SHORTEST_RUNG` anyway."""
 
 SHORTEST_RUNG = 4
 """First rung under the smallest budgets; fewer steps rank noise."""
@@ -138,7 +146,7 @@ def build_plan(level: Level, scale: float, *, candidates: int, rates: int, lengt
     rungs: list[Rung] = []
     alive = candidates
     for index, share in enumerate(level.shares):
-        steps = min(length, max(round(share * length * scale), floor * 2**index))
+        steps = min(length, max(round(share * length * scale), round(floor * RUNG_GROWTH**index)))
         alive = max(1, math.ceil(alive / 2))
         if rungs and steps <= rungs[-1].steps:
             rungs[-1] = replace(rungs[-1], keep=alive)
@@ -175,9 +183,9 @@ def plan_for_steps(limit: int, *, candidates: int, rates: int, length: int) -> P
             return _largest(make(level, candidates), 1.0, MAX_SCALE, limit)
     level = LEVELS["fast"]
     for count in range(candidates, min(candidates, MIN_CANDIDATES) - 1, -1):
-        smallest = make(level, count)(MIN_RUNG_STEPS**-1)
+        smallest = make(level, count)(SMALLEST_SCALE)
         if smallest.steps <= limit:
-            return _largest(make(level, count), MIN_RUNG_STEPS**-1, 1.0, limit)
+            return _largest(make(level, count), SMALLEST_SCALE, 1.0, limit)
     return _smallest(limit, candidates, rates, length)
 
 

@@ -1,4 +1,4 @@
-"""From paired trainings on fresh seeds and rows to a statement: switch, keep or undecided, with interval and p."""
+"""From paired trainings on fresh seeds to a statement: switch, keep or undecided, with effect, interval and p."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Pair:
         seed: of the draw.
         current, challenger: best held-out loss.
         current_died, challenger_died: the training diverged or raised.
-        parts: current minus challenger on each part of the held-out rows; empty where it is not known.
+        fold: which rows scored it; None where all seeds share theirs.
     """
 
     seed: int
@@ -52,7 +52,7 @@ class Pair:
     challenger: float
     current_died: bool = False
     challenger_died: bool = False
-    parts: tuple[float, ...] = ()
+    fold: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +103,7 @@ def too_short_to_keep(horizon: int, full_steps: int | None) -> bool:
     return horizon < SHORTEST_KEEP or (full_steps is not None and horizon < SHORTEST_KEEP_SHARE * full_steps)
 
 
-def look(
-    pairs: Sequence[Pair], smallest: float, weights: Sequence[float] = (), *, first: int, planned: int
-) -> tuple[Finding, bool]:
+def look(pairs: Sequence[Pair], smallest: float, *, first: int, planned: int) -> tuple[Finding, bool]:
     """Judge the seeds there are so far, and say whether more are needed.
 
     A first look may switch at :data:`FIRST_ALPHA` or give up where nothing speaks for the challenger (which costs no
@@ -114,7 +112,6 @@ def look(
     Args:
         pairs: one per fresh seed, so far.
         smallest: least effect that matters.
-        weights: rows in each of :attr:`Pair.parts`.
         first: seeds of the first look.
         planned: seeds of the last.
 
@@ -127,24 +124,23 @@ def look(
         ('switch', True)
     """
     if len(pairs) >= planned:
-        return decide(pairs, smallest, LAST_ALPHA, weights), True
-    finding = decide(pairs, smallest, FIRST_ALPHA, weights)
+        return decide(pairs, smallest, LAST_ALPHA), True
+    finding = decide(pairs, smallest, FIRST_ALPHA)
     return finding, len(pairs) >= first and finding.verdict is not Verdict.UNDECIDED
 
 
-def decide(pairs: Sequence[Pair], smallest: float, alpha: float = ALPHA, weights: Sequence[float] = ()) -> Finding:
+def decide(pairs: Sequence[Pair], smallest: float, alpha: float = ALPHA) -> Finding:
     """Judge paired trainings on seeds that took no part in choosing the challenger.
 
     Deaths come first, by an exact test on the seeds where only one side died; otherwise Student's t on the paired
-    differences, with the error over seeds and, where the differences on parts of the rows are known, that over rows.
-    A switch needs the one-sided bound above ``smallest``, not above zero.
+    differences. Where seeds were scored on rows of their own, their scatter holds the chance of the rows as well; seeds
+    that share rows then count as one. A switch needs the one-sided bound above ``smallest``, not above zero.
 
     Args:
         pairs: one per fresh seed.
         smallest: least effect that matters.
         alpha: rate of false switches this judgement may have. The p that is given back is scaled so that it is always
             :data:`ALPHA` that it has to stay below.
-        weights: rows in each of :attr:`Pair.parts`.
 
     Example:
         >>> decide([Pair(s, 2.3, 0.1 + 0.01 * s) for s in range(5)], 0.02).verdict.value
@@ -159,7 +155,7 @@ def decide(pairs: Sequence[Pair], smallest: float, alpha: float = ALPHA, weights
     if only_challenger:
         dead = sum(p.challenger_died for p in pairs)
         why = f"the challenger's training broke down on {dead} of {count} fresh seeds"
-        return _by_deaths(pairs, smallest, alpha, weights, Verdict.KEEP, why)
+        return _by_deaths(pairs, smallest, alpha, Verdict.KEEP, why)
     if only_current:
         # McNemar's exact test: under no difference each such seed is a fair coin.
         p = 0.5**only_current
@@ -168,91 +164,55 @@ def decide(pairs: Sequence[Pair], smallest: float, alpha: float = ALPHA, weights
         seeds = f"on {dead} of {count} fresh seeds"
         why = f"{seeds} training broke down with the current weights, with the challenger {other}"
         verdict = Verdict.SWITCH if p <= alpha else Verdict.UNDECIDED
-        return _by_deaths(pairs, smallest, alpha, weights, verdict, why, min(1.0, p * ALPHA / alpha))
+        return _by_deaths(pairs, smallest, alpha, verdict, why, min(1.0, p * ALPHA / alpha))
     alive = [p for p in pairs if not p.current_died]
     if not alive:
         why = f"training broke down on all {count} fresh seeds, whichever the weights"
         return Finding(Verdict.KEEP, 0.0, (-math.inf, math.inf), 1.0, smallest, why)
-    return _by_difference(alive, smallest, alpha, weights)
+    return _by_difference(alive, smallest, alpha)
 
 
 def _by_deaths(
-    pairs: Sequence[Pair],
-    smallest: float,
-    alpha: float,
-    weights: Sequence[float],
-    verdict: Verdict,
-    why: str,
-    p: float = 1.0,
+    pairs: Sequence[Pair], smallest: float, alpha: float, verdict: Verdict, why: str, p: float = 1.0
 ) -> Finding:
     current = sum(pair.current_died for pair in pairs)
     challenger = sum(pair.challenger_died for pair in pairs)
     if current == len(pairs) and challenger == 0:
         return Finding(verdict, math.inf, (math.inf, math.inf), p, smallest, why)
     both = [pair for pair in pairs if not (pair.current_died or pair.challenger_died)]
-    effect, interval, _ = _t_test(both, smallest, alpha, weights) if both else (0.0, (-math.inf, math.inf), 1.0)
+    effect, interval, _ = _t_test(_differences(both), smallest, alpha) if both else (0.0, (-math.inf, math.inf), 1.0)
     return Finding(verdict, effect, interval, p, smallest, why)
 
 
-def _t_test(
-    pairs: Sequence[Pair], smallest: float, alpha: float, weights: Sequence[float]
-) -> tuple[float, tuple[float, float], float]:
+def _t_test(differences: Sequence[float], smallest: float, alpha: float) -> tuple[float, tuple[float, float], float]:
     """Mean, two-sided interval and one-sided p of a mean not above ``smallest``."""
     from scipy.stats import t as student
 
-    differences = [p.current - p.challenger for p in pairs]
     count = len(differences)
     mean = math.fsum(differences) / count
     if count < 2 or not math.isfinite(mean):
         return mean, (-math.inf, math.inf), 1.0
-    variance, freedom = _error(pairs, weights)
-    error = math.sqrt(variance)
+    variance = math.fsum((d - mean) ** 2 for d in differences) / (count - 1)
+    error = math.sqrt(variance / count)
     if error == 0:
         return mean, (mean, mean), 0.0 if mean > smallest else 1.0
-    reach = float(student.ppf(1 - alpha, freedom)) * error
-    return mean, (mean - reach, mean + reach), float(student.sf((mean - smallest) / error, freedom))
+    reach = float(student.ppf(1 - alpha, count - 1)) * error
+    return mean, (mean - reach, mean + reach), float(student.sf((mean - smallest) / error, count - 1))
 
 
-def _error(pairs: Sequence[Pair], weights: Sequence[float]) -> tuple[float, float]:
-    """Variance of the mean difference and its degrees of freedom.
-
-    Seeds and rows are crossed: every seed is scored on the same rows. Of the mean of a seed × part table, the variance
-    of the seeds' means holds what seeds do, that of the parts' means what rows do; what only their combination does is
-    in both and is taken off once. Parts weigh by their rows (the linearised ratio of totals). Degrees of freedom of
-    the sum by Satterthwaite (Biometrics 2, 1946).
-
-    Args:
-        pairs: at least two.
-        weights: rows of each part; without them, or where a part's difference is not finite, seeds alone count.
-    """
-    count = len(pairs)
-    differences = [p.current - p.challenger for p in pairs]
-    mean = math.fsum(differences) / count
-    over_seeds = math.fsum((d - mean) ** 2 for d in differences) / (count - 1) / count
-    table = [p.parts for p in pairs]
-    parts = len(weights)
-    if parts < 2 or any(len(row) != parts or not all(map(math.isfinite, row)) for row in table):
-        return over_seeds, count - 1
-    total = math.fsum(weights)
-    shares = [w * parts / total for w in weights]
-    columns = [math.fsum(row[k] for row in table) / count for k in range(parts)]
-    deviations = [s * (c - mean) for s, c in zip(shares, columns, strict=True)]
-    over_rows = math.fsum(d * d for d in deviations) / (parts - 1) / parts
-    left = [
-        shares[k] * (row[k] - difference - columns[k] + mean)
-        for row, difference in zip(table, differences, strict=True)
-        for k in range(parts)
-    ]
-    both = math.fsum(x * x for x in left) / ((count - 1) * (parts - 1)) / (count * parts)
-    variance = max(over_seeds, over_rows, over_seeds + over_rows - both)
-    if variance == 0:
-        return 0.0, count - 1
-    freedom = (over_seeds + over_rows) ** 2 / (over_seeds**2 / (count - 1) + over_rows**2 / (parts - 1))
-    return variance, max(freedom, min(count, parts) - 1)
+def _differences(pairs: Sequence[Pair]) -> list[float]:
+    """Independent differences: one of each fold, the mean of its seeds; of each seed where there are no folds."""
+    folds: dict[int, list[float]] = {}
+    for pair in pairs:
+        if pair.fold is not None:
+            folds.setdefault(pair.fold, []).append(pair.current - pair.challenger)
+    if len(folds) < 2:
+        return [p.current - p.challenger for p in pairs]
+    return [math.fsum(values) / len(values) for values in folds.values()]
 
 
-def _by_difference(pairs: Sequence[Pair], smallest: float, alpha: float, weights: Sequence[float]) -> Finding:
-    effect, interval, p = _t_test(pairs, smallest, alpha, weights)
+def _by_difference(pairs: Sequence[Pair], smallest: float, alpha: float) -> Finding:
+    effect, interval, p = _t_test(_differences(pairs), smallest, alpha)
     p = min(1.0, p * ALPHA / alpha)
     seeds = f"on {len(pairs)} fresh seeds"
     if p <= ALPHA:

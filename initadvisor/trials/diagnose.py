@@ -13,7 +13,7 @@ from initadvisor.losses import LossKind
 from initadvisor.trials.member import MemberState
 from initadvisor.trials.result import Verdict
 from initadvisor.trials.standings import Contest
-from initadvisor.trials.task import CONFIRM, TrainingTask
+from initadvisor.trials.task import TrainingTask
 from initadvisor.types import CURRENT
 
 AT_CHANCE = 0.97
@@ -77,7 +77,7 @@ def _all_died(f: Figures) -> Iterator[str]:
 
 def guessing_loss(task: TrainingTask) -> float | None:
     """Loss of the best answer that ignores the inputs; None where the loss is the user's own."""
-    targets = [b.target for b in task.train if isinstance(b.target, torch.Tensor)]
+    targets = [b.target for b in task.choosing.train if isinstance(b.target, torch.Tensor)]
     if not targets:
         return None
     if task.loss.kind in (LossKind.CROSS_ENTROPY_LAST, LossKind.CROSS_ENTROPY_SECOND, LossKind.BINARY):
@@ -121,7 +121,7 @@ def _best_heldout(states: Iterable[MemberState]) -> float:
     for s in states:
         lowest = min((loss for _, loss in s.heldout), default=math.inf)
         everything = min(everything, lowest)
-        if s.key.phase == CONFIRM:
+        if s.key.phase == "confirm":
             confirming.setdefault(s.key.scheme, []).append(lowest)
     return min((math.fsum(v) / len(v) for v in confirming.values()), default=everything)
 

@@ -248,7 +248,7 @@ class Engine:
             until: steps at which to stop.
             evals: steps at which to score; ``until`` should be among them.
         """
-        todo = [s if s.checkpoint is not None else replace(s, steps=0, train=(), heldout=(), parts=()) for s in states]
+        todo = [s if s.checkpoint is not None else replace(s, steps=0, train=(), heldout=()) for s in states]
         todo = [s for s in todo if s.alive and s.steps < until]
         self.started += sum(s.steps == 0 for s in todo)
         before = {s.key: s.steps for s in todo}

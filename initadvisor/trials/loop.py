@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from initadvisor.data import Batch
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.guard import preserve_process
 from initadvisor.losses import first_line
@@ -21,7 +20,7 @@ from initadvisor.trials.member import Checkpoint, MemberState, load_tensors
 from initadvisor.trials.metrics import measure_flow
 from initadvisor.trials.result import SignalFlow, Status
 from initadvisor.trials.streams import derive, derive_step, seed_all
-from initadvisor.trials.task import CONFIRM, TrainingTask
+from initadvisor.trials.task import TrainingTask
 from initadvisor.types import CURRENT
 
 
@@ -93,58 +92,24 @@ class Training:
         return Checkpoint.of(self.model, self.optimizer, self.scheduler)
 
 
-@dataclass(frozen=True)
-class Score:
-    """Held-out loss of one model at one step.
-
-    Attributes:
-        loss: mean over the batches, weighted by their size; inf where it is not finite.
-        parts: of each batch.
-    """
-
-    loss: float
-    parts: tuple[float, ...]
-
-    @classmethod
-    def of(cls, losses: Sequence[float], batches: Sequence[Batch]) -> Score:
-        """The score that these losses of these batches make."""
-        sizes = [b.size or 1 for b in batches]
-        mean = sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)
-        return cls(mean if math.isfinite(mean) else math.inf, tuple(losses))
-
-
-def evaluate(task: TrainingTask, model: nn.Module, phase: str) -> Score:
-    """Held-out loss of a member of ``phase`` in evaluation mode; flags are put back."""
+def evaluate(task: TrainingTask, model: nn.Module, seed: int) -> float:
+    """Held-out loss of a member of ``seed`` in evaluation mode, mean over batches by their size; flags are put back."""
     flags = [(m, m.training) for m in model.modules()]
     model.eval()
-    batches, losses = task.scored_on(phase), []
+    total = weight = 0.0
     try:
         with nullcontext() if task.eval_needs_grad else torch.no_grad():
-            for index, batch in enumerate(batches):
+            for index, batch in enumerate(task.split_of(seed).heldout):
                 # Models that draw while scoring (diffusion, variational) draw the same for all.
                 seed_all(derive_step(task.seed, index))
-                losses.append(float(task.compute_loss(model, batch).detach()))
+                size = batch.size or 1
+                total += float(task.compute_loss(model, batch).detach()) * size
+                weight += size
     finally:
         for module, flag in flags:
             module.training = flag
-    return Score.of(losses, batches)
-
-
-def best_parts(phase: str, before: tuple[float, ...], scores: Sequence[Score], best: float) -> tuple[float, ...]:
-    """Losses of the parts at the best score so far of a confirming member; other members keep none.
-
-    Args:
-        phase: of the member.
-        before: what it kept so far.
-        scores: new ones, in order.
-        best: lowest loss before them.
-    """
-    if phase != CONFIRM:
-        return ()
-    for score in scores:
-        if score.loss < best:
-            before, best = score.parts, score.loss
-    return before
+    value = total / weight
+    return value if math.isfinite(value) else math.inf
 
 
 @dataclass(frozen=True)
@@ -155,14 +120,14 @@ class Draw:
         scheme: its name.
         seed: of the draw.
         tensors: parameters and buffers by name.
-        score: of the untrained model.
+        heldout: loss of the untrained model.
         flow: signal and gradient flow, None where not asked for.
     """
 
     scheme: str
     seed: int
     tensors: Mapping[str, torch.Tensor]
-    score: Score
+    heldout: float
     flow: SignalFlow | None = None
 
 
@@ -171,17 +136,17 @@ def drawn_model(task: TrainingTask, scheme: Scheme, seed: int) -> nn.Module:
     model = task.member()
     if scheme.name != CURRENT:
         seed_all(derive(seed, "init"))
-        scheme.apply(model, seed=seed, batch=task.sample)
+        scheme.apply(model, seed=seed, batch=task.split_of(seed).train[0])
     return model
 
 
-def make_draw(task: TrainingTask, scheme: Scheme, seed: int, spec: ModelSpec | None, phase: str = "rung") -> Draw:
+def make_draw(task: TrainingTask, scheme: Scheme, seed: int, spec: ModelSpec | None) -> Draw:
     """Fill a copy of the model and score it untrained; with a ``spec``, measure its flow."""
     model = drawn_model(task, scheme, seed)
-    score = evaluate(task, model, phase)
+    heldout = evaluate(task, model, seed)
     tensors = {n: t.detach().clone() for n, t in (*model.named_parameters(), *model.named_buffers())}
     flow = None if spec is None else measure_flow(task, model, spec, seed, 0)
-    return Draw(scheme.name, seed, tensors, score, flow)
+    return Draw(scheme.name, seed, tensors, heldout, flow)
 
 
 def train_members(
@@ -204,14 +169,13 @@ def train_members(
     """
     done = []
     draw: Draw | Exception | None = None
-    made_for: tuple[str, str, int] | None = None
+    made_for: tuple[str, int] | None = None
     for state in states:
         started = time.perf_counter()
-        phase, name, seed = state.key.phase, state.key.scheme, state.key.seed
-        if state.checkpoint is None and made_for != (phase, name, seed):
-            made_for = (phase, name, seed)
+        if state.checkpoint is None and made_for != (state.key.scheme, state.key.seed):
+            made_for = (state.key.scheme, state.key.seed)
             try:
-                draw = make_draw(task, schemes[name], seed, spec, phase)
+                draw = make_draw(task, schemes[state.key.scheme], state.key.seed, spec)
             except Exception as error:  # noqa: BLE001 - whatever a user's model raises is that member's result
                 draw = error
         after = _train_one(task, state, draw, until, evals, spec)
@@ -228,7 +192,6 @@ def _train_one(
     spec: ModelSpec | None,
 ) -> MemberState:
     heldout: list[tuple[int, float]] = []
-    scores: list[Score] = []
     losses: list[float] = []
     begin, status, message = 0, None, ""
     checkpoint: Checkpoint | None = None
@@ -240,8 +203,7 @@ def _train_one(
             assert draw is not None
             model = task.member()
             load_tensors(model, draw.tensors)
-            heldout.append((0, draw.score.loss))
-            scores.append(draw.score)
+            heldout.append((0, draw.heldout))
         else:
             model, begin = task.member(), state.steps
             losses, heldout = list(state.train), list(state.heldout)
@@ -249,8 +211,7 @@ def _train_one(
         for index in range(begin, until):
             losses.append(training.step(index))
             if index + 1 in evals:
-                scores.append(evaluate(task, model, state.key.phase))
-                heldout.append((index + 1, scores[-1].loss))
+                heldout.append((index + 1, evaluate(task, model, state.key.seed)))
         checkpoint = training.checkpoint()
         if spec is not None:
             checkpoint = checkpoint.copy()
@@ -264,7 +225,6 @@ def _train_one(
         steps=len(losses),
         train=tuple(losses),
         heldout=tuple(heldout),
-        parts=best_parts(state.key.phase, state.parts, scores, state.best(begin)),
         status=status,
         message=message,
         flow=draw.flow if isinstance(draw, Draw) and state.checkpoint is None else state.flow,

@@ -124,7 +124,6 @@ class MemberState:
         steps: optimizer steps done.
         train: training loss of every step.
         heldout: ``(step, loss)`` at every evaluation; a loss may be infinite.
-        parts: of a confirming member, the loss of each part of its rows at its best evaluation after the start.
         status: how it ended, None while it can go on.
         message: quoted error or remark.
         seconds: computing time spent on it.
@@ -138,7 +137,6 @@ class MemberState:
     steps: int = 0
     train: tuple[float, ...] = ()
     heldout: tuple[tuple[int, float], ...] = ()
-    parts: tuple[float, ...] = ()
     status: Status | None = None
     message: str = ""
     seconds: float = 0.0

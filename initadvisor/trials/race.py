@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from initadvisor.errors import InputError
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.scheme import Scheme
-from initadvisor.trials.budget import SWEEP_SEEDS, Budget, Plan, Rung, read_budget, refit
+from initadvisor.trials.budget import LEVELS, SWEEP_SEEDS, Budget, Plan, Rung, read_budget, refit
 from initadvisor.trials.decide import CONFIDENCE, Finding, Pair, look, smallest_effect, too_short_to_keep
 from initadvisor.trials.diagnose import Figures, diagnose
 from initadvisor.trials.engine import Engine
@@ -71,6 +71,8 @@ def run_race(
         from initadvisor.trials.study import StudyLog
 
         study = StudyLog()
+    most = max(level.confirm_seeds for level in LEVELS.values())
+    task = task.turned([derive(seed, "confirm", i) for i in range(most)])
     with Engine(task, schemes, spec, executor=executor) as engine:
         race = _Race(task, schemes, spec, read_budget(budget), seed, study, engine, on_event)
         try:
@@ -320,8 +322,7 @@ class _Race:
             a = self.states.get(MemberKey("confirm", CURRENT, seed, current.lr))
             b = self.states.get(MemberKey("confirm", challenger.scheme, seed, challenger.lr))
             if a is not None and b is not None and a.reached(horizon) and b.reached(horizon):
-                apart = tuple(x - y for x, y in zip(a.parts, b.parts, strict=False))
-                pairs.append(Pair(seed, a.best(horizon), b.best(horizon), a.dead, b.dead, apart))
+                pairs.append(Pair(seed, a.best(horizon), b.best(horizon), a.dead, b.dead, self.task.fold_of.get(seed)))
         return pairs
 
     def _finding(self) -> tuple[Finding, bool]:
@@ -331,8 +332,7 @@ class _Race:
         pairs = self._pairs()
         final = math.fsum(p.current for p in pairs) / len(pairs) if pairs else self.finalists[0].heldout
         smallest = smallest_effect(final, self._initial_loss())
-        weights = [b.size or 1 for b in self.task.confirm]
-        return look(pairs, smallest, weights, first=self.plan.first_look, planned=self.plan.confirm_seeds)
+        return look(pairs, smallest, first=self.plan.first_look, planned=self.plan.confirm_seeds)
 
     def _decision(self) -> Decision:
         pairs = self._pairs()

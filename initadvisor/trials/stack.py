@@ -20,7 +20,6 @@ from torch.optim import Optimizer
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from initadvisor.data import Batch
-from initadvisor.trials.loop import Score
 from initadvisor.trials.member import Checkpoint, MemberState
 from initadvisor.trials.streams import derive_step, seed_all
 from initadvisor.trials.task import TrainingTask
@@ -148,9 +147,6 @@ class Stack:
     ) -> None:
         self.task, self.states = task, states
         self.seeds = [s.key.seed for s in states]
-        self.phase = states[0].key.phase
-        if any(s.key.phase != self.phase for s in states):
-            raise NotBatchableError("members are of different phases")
         self.begin = states[0].steps
         if any(s.steps != self.begin for s in states):
             raise NotBatchableError("members are at different steps")
@@ -280,19 +276,36 @@ class Stack:
                 for p, old in zip(group["params"], olds, strict=True):
                     torch.lerp(old, p, share.to(p.dtype).view(-1, *[1] * (p.ndim - 1)), out=p)
 
-    def evaluate(self) -> list[Score]:
-        """Held-out scores of all members, as the loop computes them."""
+    def evaluate(self) -> torch.Tensor:
+        """Held-out losses of all members, as the loop computes them."""
         flags = [(m, m.training) for m in self.scored.modules()]
         self.scored.eval()
-        batches, losses = self.task.scored_on(self.phase), []
+        scores = torch.empty(len(self.states), dtype=torch.float64, device=self.task.device)
+        # Confirming members of different seeds are scored on different rows.
+        together: dict[int | None, list[int]] = {}
+        for member, seed in enumerate(self.seeds):
+            together.setdefault(self.task.fold_of.get(seed), []).append(member)
         try:
             with torch.no_grad(), _vectorised():
-                for index, batch in enumerate(batches):
-                    seed_all(derive_step(self.task.seed, index))
-                    data = _data_of([batch])
-                    run = vmap(self._loss(data), in_dims=(0, 0, None), randomness="same")
-                    losses.append(run(self._weights(), self.carried, data.tensors).double())
+                for members in together.values():
+                    scores[members] = self._score(members)
         finally:
             for module, flag in flags:
                 module.training = flag
-        return [Score.of(of_member, batches) for of_member in torch.stack(losses, 1).tolist()]
+        return scores
+
+    def _score(self, members: list[int]) -> torch.Tensor:
+        """Held-out losses of members that are scored on the same rows."""
+        weights, carried = self._weights(), self.carried
+        if len(members) < len(self.states):
+            weights = {n: p[members] for n, p in weights.items()}
+            carried = {n: t[members] for n, t in carried.items()}
+        total, weight = torch.zeros(len(members), dtype=torch.float64, device=self.task.device), 0.0
+        for index, batch in enumerate(self.task.split_of(self.seeds[members[0]]).heldout):
+            seed_all(derive_step(self.task.seed, index))
+            data = _data_of([batch])
+            run = vmap(self._loss(data), in_dims=(0, 0, None), randomness="same")
+            size = batch.size or 1
+            total += run(weights, carried, data.tensors).double() * size
+            weight += size
+        return total / weight

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,16 +17,9 @@ from initadvisor.data import Batch, first_batch, map_tensors
 from initadvisor.errors import InputError
 from initadvisor.guard import preserve_model, preserve_process
 from initadvisor.losses import Loss, choose_loss, first_line
-from initadvisor.trials.batches import CONFIRM_PARTS, Data, cut, read_data, unsplit
+from initadvisor.trials.batches import Data, Split, read_data, unsplit
 from initadvisor.trials.optimizers import OptimizerPlan, choose_rates, normalise_optimizer
 from initadvisor.trials.streams import derive
-
-CONFIRM = "confirm"
-"""Phase of the members that confirm: they are scored on rows of their own."""
-
-ADDITIVE = 1e-3
-"""Relative difference up to which the mean loss of the parts of a batch is the batch's: what float32 sums may differ
-by, far below what a loss that couples its samples (contrastive ones, class weights) does."""
 
 SchedulerFactory = Callable[[Optimizer], Any]
 
@@ -39,10 +30,8 @@ class TrainingTask:
 
     Attributes:
         model: the model as it came (a materialised copy of a lazy one); never modified.
-        train: batches to train on, shared by all members.
-        heldout: batches that score while schemes are chosen.
-        confirm: parts of the rows that score the confirmation; of data neither trained on nor chosen by where there
-            was enough (see :func:`initadvisor.trials.batches.read_data`).
+        choosing: what all members train on and what scores them while schemes are chosen.
+        folds: the same for confirming members, in turn; empty where ``choosing`` has to serve them too.
         sample: the batch that analysis and data-driven schemes see.
         loss: called with a model and a batch.
         optimizer: builds the user's optimizer over a member's parameters.
@@ -58,12 +47,12 @@ class TrainingTask:
         random: the training draws random numbers (dropout, augmentation within the model).
         eval_needs_grad: the loss differentiates by itself (physics-informed losses), also when only scoring.
         notes: remarks for the report.
+        fold_of: which of ``folds`` the members of a seed use; those of other seeds use ``choosing``.
     """
 
     model: nn.Module
-    train: tuple[Batch, ...]
-    heldout: tuple[Batch, ...]
-    confirm: tuple[Batch, ...]
+    choosing: Split
+    folds: tuple[Split, ...]
     sample: Batch
     loss: Loss
     optimizer: OptimizerPlan
@@ -79,6 +68,7 @@ class TrainingTask:
     random: bool = False
     eval_needs_grad: bool = False
     notes: tuple[str, ...] = ()
+    fold_of: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def loss_name(self) -> str:
@@ -112,17 +102,23 @@ class TrainingTask:
         with torch.autocast(self.device.type, dtype=self.autocast):
             return self.loss(model, batch)
 
-    def scored_on(self, phase: str) -> tuple[Batch, ...]:
-        """The batches that score members of a phase (see :class:`initadvisor.trials.member.MemberKey`)."""
-        return self.confirm if phase == CONFIRM else self.heldout
+    def turned(self, seeds: Sequence[int]) -> TrainingTask:
+        """The same training where the members of these seeds use the folds in turn."""
+        return replace(self, fold_of={seed: i % len(self.folds) for i, seed in enumerate(seeds) if self.folds})
+
+    def split_of(self, seed: int) -> Split:
+        """What the members of ``seed`` train on and what scores them."""
+        fold = self.fold_of.get(seed)
+        return self.choosing if fold is None else self.folds[fold]
 
     def batch_at(self, seed: int, step: int) -> Batch:
         """The batch every member of ``seed`` trains on at ``step`` (0-based); every pass has a new order."""
-        count = len(self.train)
+        train = self.split_of(seed).train
+        count = len(train)
         if count == 1:
-            return self.train[0]
+            return train[0]
         epoch, place = divmod(step, count)
-        return self.train[_order(derive(seed, "order", epoch), count)[place]]
+        return train[_order(derive(seed, "order", epoch), count)[place]]
 
 
 _ORDERS: dict[tuple[int, int], tuple[int, ...]] = {}
@@ -189,14 +185,14 @@ def make_task(
 
     Example:
         >>> task = make_task(nn.Linear(4, 3), (torch.randn(40, 4), torch.randint(3, (40,))), lr=0.1)
-        >>> task.loss_name, task.rates, len(task.heldout)
-        ('cross-entropy over the last axis (integer targets), inferred', (0.1,), 1)
+        >>> task.loss_name, task.rates, len(task.folds)
+        ('cross-entropy over the last axis (integer targets), inferred', (0.1,), 5)
     """
     _check_numbers(clip_norm, steps)
     with preserve_process(), preserve_model(model):
         place = _device_of(model, device)
         data = read_data(model, sample_batch, seed=seed, full_steps=steps)
-        model, lazy_note = _materialised(model, data.train[0], place)
+        model, lazy_note = _materialised(model, data.choosing.train[0], place)
         if not any(p.requires_grad for p in model.parameters()):
             raise InputError(f"{type(model).__name__} has no trainable parameter; nothing to initialise")
         data, chosen = _try_loss(model, sample_batch, _moved(data, place), loss, place)
@@ -204,10 +200,9 @@ def make_task(
         rates, locked = choose_rates(lr, plan)
         task = TrainingTask(
             model=model,
-            train=data.train,
-            heldout=data.heldout,
-            confirm=data.confirm,
-            sample=data.train[0],
+            choosing=data.choosing,
+            folds=data.folds,
+            sample=data.choosing.train[0],
             loss=chosen,
             optimizer=plan,
             rates=rates,
@@ -280,12 +275,16 @@ def move_batch(batch: Batch, device: torch.device) -> Batch:
 
 
 def _moved(data: Data, device: torch.device) -> Data:
-    return replace(
-        data,
-        train=tuple(move_batch(b, device) for b in data.train),
-        heldout=tuple(move_batch(b, device) for b in data.heldout),
-        confirm=tuple(move_batch(b, device) for b in data.confirm),
-    )
+    there: dict[int, Batch] = {}
+
+    def moved(split: Split) -> Split:
+        # Splits share their batches, and so must their copies on a device.
+        for batch in (*split.train, *split.heldout):
+            if id(batch) not in there:
+                there[id(batch)] = move_batch(batch, device)
+        return Split(tuple(there[id(b)] for b in split.train), tuple(there[id(b)] for b in split.heldout))
+
+    return replace(data, choosing=moved(data.choosing), folds=tuple(map(moved, data.folds)))
 
 
 def _try_loss(
@@ -293,13 +292,13 @@ def _try_loss(
 ) -> tuple[Data, Loss]:
     """Settle the loss; where a model takes the whole batch but no part of it, train and score on the whole."""
     try:
-        return data, choose_loss(loss, training_copy(model, device), data.train[0])
+        return data, choose_loss(loss, training_copy(model, device), data.choosing.train[0])
     except InputError:
-        one_batch = len(data.train) == len(data.heldout) == len(data.confirm) == 1
-        if not one_batch or not data.separate or not isinstance(sample, (tuple, dict, list)):
+        several = len(data.choosing.train) + len(data.choosing.heldout) > 2
+        if several or not data.separate or not isinstance(sample, (tuple, dict, list)):
             raise
         whole = unsplit(move_batch(first_batch(model, sample), device), "the model takes no part of it")
-        return whole, choose_loss(loss, training_copy(model, device), whole.train[0])
+        return whole, choose_loss(loss, training_copy(model, device), whole.choosing.train[0])
 
 
 def _rehearse(task: TrainingTask) -> TrainingTask:
@@ -329,38 +328,7 @@ def _rehearse(task: TrainingTask) -> TrainingTask:
     if not task.model.training:
         notes.append("the model came in evaluation mode; trials train it in training mode")
     needs_grad = _scoring_needs_grad(task, twin)
-    task = replace(task, rates=rates, lr_locked=locked, random=random, eval_needs_grad=needs_grad, notes=tuple(notes))
-    return replace(task, confirm=_parted(task, twin))
-
-
-def _parted(task: TrainingTask, twin: nn.Module) -> tuple[Batch, ...]:
-    """The confirming rows in parts, where the loss is a mean over rows; else the batches as they are.
-
-    The losses of the parts tell how much of an effect hangs on which rows happened to be held out.
-    """
-    batches = task.confirm
-    each = math.ceil(CONFIRM_PARTS / len(batches))
-    if each < 2:
-        return batches
-    found = [cut(task.model, batch, min(each, batch.size or 1)) for batch in batches]
-    parts = [part for group in found for part in group or ()]
-    if any(group is None for group in found):
-        return batches
-    twin.eval()
-    try:
-        whole, sizes = _row_mean(task, twin, batches), [p.size or 1 for p in parts]
-        apart = _row_mean(task, twin, parts)
-    except Exception:  # noqa: BLE001 - a model may refuse a part; the batches it takes are scored instead
-        return batches
-    same = math.isclose(whole, apart, rel_tol=ADDITIVE, abs_tol=1e-12)
-    return tuple(parts) if same and min(sizes) > 0 else batches
-
-
-def _row_mean(task: TrainingTask, twin: nn.Module, batches: Sequence[Batch]) -> float:
-    """Mean loss, weighted by size, in the mode the model is in."""
-    with nullcontext() if task.eval_needs_grad else torch.no_grad():
-        losses = [(float(task.compute_loss(twin, b).detach()), b.size or 1) for b in batches]
-    return math.fsum(loss * size for loss, size in losses) / sum(size for _, size in losses)
+    return replace(task, rates=rates, lr_locked=locked, random=random, eval_needs_grad=needs_grad, notes=tuple(notes))
 
 
 def _quoted(what: str, call: Callable[[], Any]) -> Any:
@@ -384,11 +352,12 @@ def _rate_survives(task: TrainingTask, twin: nn.Module) -> bool:
 
 
 def _scoring_needs_grad(task: TrainingTask, twin: nn.Module) -> bool:
+    batch = task.choosing.heldout[0]
     twin.eval()
     try:
         with torch.no_grad():
-            task.compute_loss(twin, task.heldout[0])
+            task.compute_loss(twin, batch)
     except Exception:  # noqa: BLE001 - tried again below with gradients, and quoted if that fails too
-        _quoted("the loss in evaluation mode", lambda: task.compute_loss(twin, task.heldout[0]))
+        _quoted("the loss in evaluation mode", lambda: task.compute_loss(twin, batch))
         return True
     return False

@@ -50,7 +50,7 @@ def test_words_give_the_same_plan_on_machines_of_about_the_same_speed() -> None:
 
 def test_the_standard_plan_costs_about_a_tenth_of_the_sweep() -> None:
     """A little more with few candidates and where five seeds are needed to settle it."""
-    for candidates, rates, length in ((16, 3, 400), (20, 4, 1000), (12, 3, 2000)):
+    for candidates, rates, length in ((16, 3, 400), (20, 4, 1000), (12, 3, 2000), (24, 3, 150), (20, 3, 120)):
         plan = read_budget("standard").plan(candidates=candidates, rates=rates, full_steps=length, rate=None)
         assert plan.steps <= 0.135 * plan.sweep
         saved = 2 * (plan.confirm_seeds - plan.first_look) * plan.confirm_steps

@@ -60,7 +60,7 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'study.db'}"
 
 
-@pytest.mark.parametrize("stop_at", [1, 330])
+@pytest.mark.parametrize("stop_at", [1, 400])
 def test_a_race_that_broke_off_goes_on_to_the_same_end(url: str, stop_at: int) -> None:
     whole = race(None)
     with pytest.raises(StopError):
@@ -115,7 +115,7 @@ def test_a_killed_process_loses_no_finished_trial(tmp_path: Path, url: str) -> N
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=env) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if int(line) >= 200:
+            if int(line) >= 300:
                 break
         process.send_signal(signal.SIGKILL)
     (name,) = optuna.get_all_study_names(url)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from initadvisor.data import Batch
 from initadvisor.errors import InputError
 from initadvisor.losses import LossKind
-from initadvisor.trials.batches import CONFIRM_PARTS
+from initadvisor.trials.batches import FOLDS
 from initadvisor.trials.task import make_task
 
 
@@ -29,62 +29,48 @@ def test_a_loader_is_read_once_alike_for_a_seed_and_left_alone() -> None:
     before, around = generator.get_state(), torch.get_rng_state()
     tasks = [make_task(tanh_mlp(), loader, lr=0.1, seed=seed) for seed in (1, 1, 2)]
     assert torch.equal(generator.get_state(), before)
-    first = [t.train[0].args[0] for t in tasks]
+    first = [t.choosing.train[0].args[0] for t in tasks]
     assert torch.equal(first[0], first[1])
     assert not torch.equal(first[0], first[2])
-    assert len(tasks[0].train) == 8
-    assert (len(tasks[0].heldout), len(tasks[0].confirm)) == (1, 10)
+    assert len(tasks[0].choosing.train) == 8
+    assert len(tasks[0].choosing.heldout) == 2
     torch.manual_seed(0)  # tanh_mlp seeds; only its effect on the global state is expected
     tanh_mlp()
     del around
-
-
-def test_no_sample_is_both_trained_on_and_held_out() -> None:
-    x = torch.arange(200.0).view(50, 4)
-    task = make_task(tanh_mlp(), (x, torch.zeros(50, dtype=torch.long)), lr=0.1)
-    trained = {float(v) for b in task.train for v in b.args[0][:, 0]}
-    held = {float(v) for b in task.heldout for v in b.args[0][:, 0]}
-    assert task.separate
-    assert len(held) == 10
-    assert not trained & held
-    assert trained | held == {float(v) for v in x[:, 0]}
 
 
 def rows(batches: Sequence[Batch]) -> set[float]:
     return {float(v) for b in batches for v in b.args[0][:, 0]}
 
 
-@pytest.mark.parametrize("size", [(400,), (40,) * 10, (64,) * 3])
-def test_no_sample_is_both_chosen_by_and_confirmed_on(size: tuple[int, ...]) -> None:
-    x = torch.arange(4.0 * sum(size)).view(-1, 4)
-    batches = [(part, torch.zeros(len(part), dtype=torch.long)) for part in x.split(list(size))]
+@pytest.mark.parametrize("sizes", [(400,), (103,), (10,) * 60, (10,) * 11, (64,) * 4, (32, 32, 20)])
+def test_confirming_trainings_hold_out_rows_no_choice_was_made_on(sizes: tuple[int, ...]) -> None:
+    x = torch.arange(4.0 * sum(sizes)).view(-1, 4)
+    batches = [(part, torch.zeros(len(part), dtype=torch.long)) for part in x.split(list(sizes))]
     task = make_task(tanh_mlp(), batches[0] if len(batches) == 1 else batches, lr=0.1)
-    trained, chosen, confirmed = rows(task.train), rows(task.heldout), rows(task.confirm)
-    assert not trained & chosen
-    assert not trained & confirmed
-    assert not chosen & confirmed
-    assert trained | chosen | confirmed == {float(v) for v in x[:, 0]}
-    assert len(chosen) == pytest.approx(len(confirmed), rel=0.5)
-    assert len(task.confirm) >= CONFIRM_PARTS
-    assert any("to confirm" in n for n in task.notes)
+    everything, chosen_by = {float(v) for v in x[:, 0]}, rows(task.choosing.heldout)
+    assert len(task.folds) == min(FOLDS, len(task.choosing.train) if len(sizes) > 1 else FOLDS)
+    seen: set[float] = set()
+    for fold in task.folds:
+        held = rows(fold.heldout)
+        assert held
+        assert not held & (rows(fold.train) | chosen_by | seen)
+        assert held | rows(fold.train) == everything
+        seen |= held
+    turned = task.turned(range(100, 108))
+    assert [turned.split_of(s) for s in range(100, 106)] == [task.folds[i % len(task.folds)] for i in range(6)]
+    assert turned.split_of(7) is task.choosing
+    assert {float(b.args[0][0, 0]) for step in range(40) for b in [turned.batch_at(101, step)]} <= rows(
+        turned.split_of(101).train
+    )
 
 
-def test_too_few_rows_serve_both_and_that_is_said() -> None:
-    task = make_task(tanh_mlp(), (torch.arange(200.0).view(50, 4), torch.zeros(50, dtype=torch.long)), lr=0.1)
-    assert rows(task.heldout) == rows(task.confirm)
-    assert any("10 samples held out to choose by and to confirm" in n for n in task.notes)
-
-
-def couples_rows(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    return output.std(0).mean() + nn.functional.cross_entropy(output, target)
-
-
-def test_rows_are_parted_only_where_the_loss_is_a_mean_over_them() -> None:
-    whole = make_task(tanh_mlp(), blobs(20), loss=couples_rows, lr=0.1)
-    assert [b.size for b in whole.confirm] == [32, 32]
-    parted = make_task(tanh_mlp(), blobs(20), lr=0.1)
-    assert sum(b.size or 0 for b in parted.confirm) == 64
-    assert len(parted.confirm) == CONFIRM_PARTS
+def test_few_rows_serve_choosing_and_confirming_and_that_is_said() -> None:
+    task = make_task(tanh_mlp(), (torch.randn(22, 4), torch.randint(3, (22,))), lr=0.1)
+    assert task.separate
+    assert not task.folds
+    assert task.turned([5]).split_of(5) is task.choosing
+    assert any("confirming trainings are scored on the same" in n for n in task.notes)
 
 
 class Graph:
@@ -112,7 +98,18 @@ def test_an_object_that_does_not_come_apart_is_never_called_held_out() -> None:
 
     task = make_task(OnGraph(), Graph(), loss=loss, lr=0.1)
     assert not task.separate
+    assert not task.folds
     assert any("scores are of the data trained on" in n for n in task.notes)
+
+
+def test_no_sample_is_both_trained_on_and_held_out() -> None:
+    x = torch.arange(200.0).view(50, 4)
+    task = make_task(tanh_mlp(), (x, torch.zeros(50, dtype=torch.long)), lr=0.1)
+    trained, held = rows(task.choosing.train), rows(task.choosing.heldout)
+    assert task.separate
+    assert len(held) == 10
+    assert not trained & held
+    assert trained | held == {float(v) for v in x[:, 0]}
 
 
 def test_a_batch_too_small_to_split_is_said() -> None:
@@ -133,7 +130,7 @@ class FixedSize(nn.Module):
 def test_a_model_that_takes_no_part_of_its_batch_trains_on_the_whole() -> None:
     task = make_task(FixedSize(), (torch.randn(40, 4), torch.randint(3, (40,))), lr=0.1)
     assert not task.separate
-    assert task.train[0].args[0].shape == (40, 4)
+    assert task.choosing.train[0].args[0].shape == (40, 4)
 
 
 def test_the_model_is_untouched() -> None:
