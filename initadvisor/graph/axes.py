@@ -41,12 +41,15 @@ class Origin:
         part: what it contributes.
         tag: strided tensor on ``meta`` of the operand's shape over the parameter's memory, None where lost.
         ops: names of the ops in between.
+        place: (axis, first index, size) of the operand that it fills where it was concatenated with others, else None;
+            the tag is then of that part alone.
     """
 
     parameter: int
     part: Part
     tag: torch.Tensor | None
     ops: frozenset[str] = frozenset()
+    place: tuple[int, int, int] | None = None
 
 
 class Tracer:
@@ -101,16 +104,58 @@ class Tracer:
         found = []
         for source in pures:
             for origin in self._known.get(source, ()):
-                part, tag = origin.part, origin.tag
+                part, tag, place = origin.part, origin.tag, origin.place
+                if op.name == "cat" and place is None:
+                    place = self._put(op, source)
+                elif place is not None and op.name in kinds.SPLITTING:
+                    cut = self._cut(op, source, value, place, tag)
+                    if cut is None:
+                        continue  # none of it is in this part
+                    tag, place = cut
+                    found.append(Origin(origin.parameter, part, tag, origin.ops | {op.name}, place))
+                    continue
                 if tag is not None and part is Part.MAIN:
                     tag = self._moved(op, source, value, tag)
                     if tag is None and op.name not in _RESHAPES | _VIEWS:
                         part = Part.FACTOR
-                found.append(Origin(origin.parameter, part, tag, origin.ops | {op.name}))
+                found.append(Origin(origin.parameter, part, tag, origin.ops | {op.name}, place))
         # Where a parameter's entries arrive, what else was made of it on the way (its own norm) says nothing more.
         whole = {o.parameter for o in found if o.part is Part.MAIN and o.tag is not None}
         kept = (o for o in found if o.parameter not in whole or (o.part is Part.MAIN and o.tag is not None))
         return tuple(dict.fromkeys(kept))
+
+    def _put(self, op: Op, source: int) -> tuple[int, int, int] | None:
+        """Where in a concatenation an operand lies, None where it is put there twice."""
+        if op.inputs.count(source) != 1:
+            return None
+        shapes = [self.flow.values[i].shape for i in op.inputs]
+        dim = op.arg(1, "dim", 0)
+        axis = dim % len(shapes[0]) if isinstance(dim, int) and shapes[0] else 0
+        sizes = [s[axis] for s in shapes if len(s) > axis]
+        position = op.inputs.index(source)
+        return None if len(sizes) < len(shapes) else (axis, sum(sizes[:position]), sizes[position])
+
+    def _cut(
+        self, op: Op, source: int, value: int, place: tuple[int, int, int], tag: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, tuple[int, int, int] | None] | None:
+        """Tag and place in a part of a concatenation; None where that part holds nothing of it."""
+        axis, first, size = place
+        shape = self.flow.values[source].shape
+        numbers = torch.arange(shape[axis]).view([-1 if k == axis else 1 for k in range(len(shape))]).expand(shape)
+        kept = self._moved(op, source, value, numbers)
+        if kept is None or kept.ndim != len(shape):
+            return None, None
+        row = kept[tuple(slice(None) if k == axis else 0 for k in range(kept.ndim))] if kept.numel() else kept.flatten()
+        own = row[(row >= first) & (row < first + size)]
+        if not len(own):
+            return None
+        start, stop = int(own[0]), int(own[-1]) + 1
+        if stop - start != len(own):
+            return None, None
+        if tag is not None:
+            tag = tag.narrow(axis, start - first, stop - start)
+        whole = len(own) == len(row)
+        return tag, None if whole else (axis, int((row < start).sum()), stop - start)
 
     def _moved(self, op: Op, source: int, value: int, tag: torch.Tensor) -> torch.Tensor | None:
         """The tag after one op; None where its axes are lost."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from initadvisor.graph import kinds
 from initadvisor.graph.activations import Bends
 from initadvisor.graph.flow import Flow, Layer
 from initadvisor.graph.kinds import Kind
@@ -13,6 +14,8 @@ from initadvisor.graph.spec import NormStyle
 
 _LONGEST = 80
 """Ops between a branch's last weights and its sum; a mixture of experts' combination takes up to 40."""
+_MASK = 4
+"""Ops from random numbers to a mask: add, floor, divide, cast."""
 _SHORTEST_MLP, _LONGEST_MLP = 2, 3
 """Weights in a row of what is called a feed-forward branch."""
 
@@ -65,6 +68,7 @@ class Branches:
         flow, end = self.flow, End()
         todo = [(path.term, True)]
         seen: set[int] = set()
+        masked: int | None = None
         while todo and len(seen) < _LONGEST:
             value, trailing = todo.pop()
             if value in seen or value == path.fork:
@@ -82,10 +86,23 @@ class Branches:
             if trailing and kind is Kind.NORM and end.norm is None:
                 end.norm = op.index
             elif trailing and end.norm is None and flow.is_constant_scale(op):
-                self._scale(op, end)
+                if self._drops(op):
+                    masked = flow.single_ref(op)
+                elif value != masked:  # what keeps the mean of a branch that is dropped at random is no factor
+                    self._scale(op, end)
             trailing &= kind in (Kind.CARRY, Kind.NORM) and value not in self.bends.by_exit
             todo += [(s, trailing) for s in self._sources(op, kind)]
         return end
+
+    def _drops(self, op: Op) -> bool:
+        """Multiplies by random numbers (stochastic depth, dropout written by hand)."""
+        values = [i for i in op.inputs if not self.flow.is_live(i)]
+        for _ in range(_MASK):
+            made = [m for v in values if (m := self.flow.producer(v)) is not None]
+            if any(m.name in kinds.DRAWS for m in made):
+                return True
+            values = [i for m in made for i in m.inputs]
+        return False
 
     def _scale(self, op: Op, end: End) -> None:
         pure = self.flow.pure_operand(op)
@@ -127,7 +144,7 @@ class Branches:
     def style(self, path: Path) -> NormStyle:
         """Where normalisation sits."""
         flow = self.flow
-        readers = [op for op in flow.consumers(path.fork) if op.index in path.ops]
+        readers = [flow.graph.ops[i] for i in path.ops if path.fork in flow.signals(flow.graph.ops[i])]
         norms = [i for i in path.ops if flow.kind[i] is Kind.NORM and not self._for_heads(i)]
         if any(self._norm_first(op) for op in readers):
             return NormStyle.PRE_NORM

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -73,7 +73,7 @@ class Flow:
         depth: per value: weight layers on the longest path to it.
     """
 
-    def __init__(self, graph: OpGraph) -> None:
+    def __init__(self, graph: OpGraph, starts: Mapping[int, int] | None = None) -> None:
         self.graph = graph
         self.values = graph.values
         count = len(graph.values)
@@ -86,7 +86,7 @@ class Flow:
         self.layers_of: dict[int, list[Layer]] = {}
         self.norms: dict[int, tuple[str, int]] = {}
         self._signals: list[tuple[int, ...]] = []
-        self.starts = learned_starts(graph)
+        self.starts = dict(starts or {})
         for value in graph.values:
             if value.index in self.starts:
                 self.state[value.index] = State.LIVE
@@ -241,40 +241,6 @@ class Flow:
         """The only signal of an op, None where there are several or none."""
         found = self.signals(op)
         return found[0] if len(found) == 1 else None
-
-
-_SIGNAL_NORMS = words("layer_norm native_layer_norm rms_norm")
-"""Norms of places of a signal; weights are standardised by other calls, and what follows would tell them apart."""
-_READS_SIGNAL = words("linear multi_head_attention_forward")
-"""Calls that say which operand is the signal: the first."""
-
-
-def learned_starts(graph: OpGraph) -> dict[int, int]:
-    """Parameters that are normalised as a signal is, and then read by a map: latents that cross-attend, queries."""
-    found: dict[int, int] = {}
-    for value in graph.sources(Source.PARAMETER):
-        reached = _laid_out(graph, value.index)
-        norms = [op for op in _readers(graph, reached) if op.name in _SIGNAL_NORMS and op.inputs[0] in reached]
-        normed = {v for op in norms for v in _laid_out(graph, op.outputs[0])}
-        if normed and any(op.name in _READS_SIGNAL and op.inputs[0] in normed for op in _readers(graph, normed)):
-            found[value.index] = graph.consumers[value.index][0]
-    return found
-
-
-def _readers(graph: OpGraph, values: set[int]) -> list[Op]:
-    return [graph.ops[i] for v in sorted(values) for i in graph.consumers[v]]
-
-
-def _laid_out(graph: OpGraph, value: int) -> set[int]:
-    """A value and all that is made of it alone by moving it."""
-    found, todo = {value}, [value]
-    while todo:
-        for index in graph.consumers[todo.pop()]:
-            op = graph.ops[index]
-            if op.name in kinds.LAYOUT and op.inputs[0] in found:
-                todo += [o for o in op.outputs if o not in found]
-                found.update(op.outputs)
-    return found
 
 
 def _is_signal(dtype: object) -> bool:

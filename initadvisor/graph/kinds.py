@@ -113,6 +113,9 @@ LOOKUPS = words("embedding embedding_bag")
 RECURRENT_LAYERS = words("lstm_layer gru_layer rnn_tanh_layer rnn_relu_layer")
 """One layer and direction of a recurrent net, as :mod:`initadvisor.graph.lower` writes it."""
 
+DRAWS = words("rand randn rand_like randn_like bernoulli normal uniform exponential random")
+"""Ops that draw numbers."""
+
 RANDOM = words(
     "rand randn randint rand_like randn_like randint_like bernoulli normal uniform zeros ones empty full zeros_like "
     "ones_like empty_like full_like arange linspace tensor eye new_zeros new_ones new_empty new_full random "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -25,11 +25,12 @@ _ROUTE = 80
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Features of a packed weight that do one thing."""
+    """Features of a packed weight that do one thing; ``heads`` attention heads among them."""
 
     name: str
     role: Role
     mask: torch.Tensor
+    heads: int | None = None
 
 
 @dataclass
@@ -59,6 +60,14 @@ class LayerFacts:
     note: str = ""
     heads: int | None = None
     axes: str = ""
+
+    def part(self, first: int, size: int) -> LayerFacts:
+        """What some of the features do by themselves: of a weight that is concatenated from several, one of those."""
+        cut = [replace(p, mask=p.mask[first : first + size]) for p in self.pieces]
+        cut = [p for p in cut if bool(p.mask.any())]
+        if len(cut) == 1 and bool(cut[0].mask.all()):
+            return replace(self, role=cut[0].role, pieces=[], heads=cut[0].heads)
+        return replace(self, pieces=cut, heads=None if self.pieces else self.heads)
 
 
 class LayerReader:
@@ -184,19 +193,19 @@ class LayerReader:
         if len(names) == 1:
             facts.role = Role(names[0])
             if not bool(masks[names[0]].all()):
-                self._attention_pieces(facts, masks, total)
+                self._attention_pieces(facts, masks, total, reach)
         elif isinstance(overlap, torch.Tensor) and int(overlap.max()) > 1:
             facts.role = Role(names[-1]) if masks[names[0]].equal(masks[names[-1]]) else Role.QKV
             facts.confidence = Confidence.INFERRED
             facts.note = f"the same features serve as {' and '.join(names)}"
         else:
             facts.role = Role.QKV
-            self._attention_pieces(facts, masks, total)
+            self._attention_pieces(facts, masks, total, reach)
 
-    def _attention_pieces(self, facts: LayerFacts, masks: dict[str, torch.Tensor], total: int) -> None:
+    def _attention_pieces(self, facts: LayerFacts, masks: dict[str, torch.Tensor], total: int, reach: Reach) -> None:
         rest = torch.ones(total, dtype=torch.bool)
         for name, mask in masks.items():
-            facts.pieces.append(Piece(name, Role(name), mask))
+            facts.pieces.append(Piece(name, Role(name), mask, _whole_count(int(mask.sum()), reach.widths.get(name))))
             rest &= ~mask
         if bool(rest.any()):
             facts.pieces.append(Piece("part_0", Role.HIDDEN, rest))

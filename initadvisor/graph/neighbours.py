@@ -69,7 +69,7 @@ class Neighbours:
         if kind in (Kind.CARRY, Kind.BEND, Kind.OTHER):
             sources = flow.signals(op)
             return self.behind[sources[0]] if len(sources) == 1 else _NOTHING
-        gated = self._gated(op)
+        gated = self.weighed(op)
         if gated is not None:
             return self.behind[gated]
         if kind is Kind.SUM and index not in self.residuals.joins:
@@ -107,11 +107,11 @@ class Neighbours:
             return replace(self._first(op.outputs), norm=None)
         if kind is Kind.CARRY and op.name == "sum":
             return replace(self._first(op.outputs), reduced=True)
-        if kind in (Kind.CARRY, Kind.JOIN, Kind.BEND, Kind.OTHER) or value == self._gated(op):
+        if kind in (Kind.CARRY, Kind.JOIN, Kind.BEND, Kind.OTHER) or value == self.weighed(op):
             return self._first(op.outputs)
         return _NOTHING
 
-    def _gated(self, op: Op) -> int | None:
+    def weighed(self, op: Op) -> int | None:
         """The signal that a product with something smaller only weighs (attention over neighbours, excitation)."""
         return self._larger(op) if self.flow.kind_of(op) is Kind.PRODUCT else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from initadvisor.graph import kinds
 from initadvisor.graph.flow import Flow
 from initadvisor.graph.kinds import Kind, words
-from initadvisor.graph.opgraph import Op
+from initadvisor.graph.opgraph import Op, OpGraph
 
 _REDUCTIONS = words("mean sum var std norm var_mean std_mean amax")
 _CENTRED = words("var std var_mean std_mean")
@@ -19,6 +19,52 @@ _LONGEST = 24
 """Ops a hand-written statistic may take; the longest seen has 11."""
 
 
+_PARAMETER_NORMS = words("layer_norm native_layer_norm rms_norm")
+"""Norms of places, which a signal that starts from a parameter goes through."""
+
+
+def read_flow(graph: OpGraph) -> Flow:
+    """The flow of a graph with its norms marked.
+
+    A parameter that is normalised as a signal is, and then read by a map, is a signal itself: latents that
+    cross-attend, queries. A weight that is standardised is the map, and stays one.
+    """
+    flow = Flow(graph)
+    starts = _normalised_starts(flow)
+    if starts:
+        flow = Flow(graph, starts)
+    mark_norms(flow)
+    return flow
+
+
+def _normalised_starts(flow: Flow) -> dict[int, int]:
+    """Such parameters -> the op that first reads each."""
+    todo = [v for layer in flow.layers for v in layer.reading.data if flow.is_pure(v)]
+    seen, found = set(todo), dict[int, int]()
+    while todo:
+        op = flow.producer(todo.pop())
+        if op is None:
+            continue
+        base = _normalised(flow, op)
+        origins = sorted(flow.origins[base]) if base is not None else []
+        for start in origins:
+            if len(origins) == 1 or sum(n > 1 for n in flow.values[start].shape) > 1:  # a vector is a norm's own
+                found[start] = flow.graph.consumers[start][0]
+        fresh = {i for i in op.inputs if flow.is_pure(i)} - seen
+        todo += fresh
+        seen |= fresh
+    return found
+
+
+def _normalised(flow: Flow, op: Op) -> int | None:
+    """What an op normalises, None where it does not."""
+    if op.name in _PARAMETER_NORMS:
+        return op.inputs[0]
+    if op.name not in kinds.PRODUCTS or len(op.inputs) != 2:
+        return None
+    return next((found[1] for a, b in _arrangements(op) if (found := _statistic(flow, a, b)) is not None), None)
+
+
 def mark_norms(flow: Flow) -> None:
     """Fill ``flow.norms`` and give hand-written norms and their inner ops their kinds."""
     for op in flow.graph.ops:
@@ -29,9 +75,7 @@ def mark_norms(flow: Flow) -> None:
 
 
 def _mark_written(flow: Flow, op: Op) -> None:
-    left, right = op.inputs
-    pairs = [(left, right)] if op.name == "div" else [(left, right), (right, left)]
-    for numerator, statistic in pairs:
+    for numerator, statistic in _arrangements(op):
         found = _statistic(flow, numerator, statistic)
         if found is None:
             continue
@@ -40,6 +84,17 @@ def _mark_written(flow: Flow, op: Op) -> None:
         for index in inner:
             flow.kind[index] = Kind.INNER
         return
+
+
+def _arrangements(op: Op) -> list[tuple[int, int]]:
+    """What may be normalised by what, in a product of two."""
+    left, right = op.inputs
+    return [(left, right)] if op.name == "div" else [(left, right), (right, left)]
+
+
+def _alike(flow: Flow, op: Op, value: int) -> list[int]:
+    """Inputs that are made of what ``value`` is made of: signal, or parameters."""
+    return [i for i in op.inputs if flow.state[i] is flow.state[value]]
 
 
 def _statistic(flow: Flow, numerator: int, statistic: int) -> tuple[str, int, list[int]] | None:
@@ -69,7 +124,7 @@ def _statistic(flow: Flow, numerator: int, statistic: int) -> tuple[str, int, li
             reductions.add(made.name)
         rooted |= made.name in _ROOTS or (made.name == "pow" and abs(_exponent(made)) == 0.5)
         inner.append(made.index)
-        todo += [i for i in made.inputs if flow.is_live(i)]
+        todo += _alike(flow, made, numerator)
     if not rooted or not reductions or flow.values[statistic].shape == flow.values[numerator].shape:
         return None
     if not reductions & _AVERAGES:
@@ -93,8 +148,8 @@ def _reaches(flow: Flow, value: int, target: int) -> bool:
         op = flow.producer(value)
         if op is None or not (op.name in _REDUCTIONS or op.name in _BETWEEN):
             return False
-        live = flow.signals(op)
-        if len(live) != 1:
+        found = set(_alike(flow, op, target))
+        if len(found) != 1:
             return False
-        value = live[0]
+        value = found.pop()
     return False

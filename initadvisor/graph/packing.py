@@ -45,12 +45,14 @@ class Trail:
         mask: which features the value holds, shape ``(features,)``.
         acted: an activation has been applied.
         faint: beyond a product; only attention is still of interest.
+        share: part of the value's last axis that comes from here, where it was concatenated with other things.
     """
 
     numbers: torch.Tensor | None
     mask: torch.Tensor
     acted: bool = False
     faint: bool = False
+    share: float = 1.0
 
 
 @dataclass
@@ -60,7 +62,8 @@ class Reach:
     Attributes:
         ends: label -> which features end there, bool of shape ``(features,)``.
         split: whether any op on the way handed different features to different readers.
-        widths: ``"query"``, ``"key"`` or ``"value"`` -> features of one head where they enter an attention.
+        widths: ``"query"``, ``"key"`` or ``"value"`` -> features of one head that come from here where they enter an
+            attention.
     """
 
     ends: dict[Label, torch.Tensor] = field(default_factory=dict)
@@ -137,6 +140,7 @@ class Follower:
                         if out in trails:
                             made.mask |= trails[out].mask
                             made.acted |= trails[out].acted
+                            made.share = _both(op, made.share, trails[out].share)
                         trails[out] = made
                         self._arrive(out, made, reach, todo, queued)
         return reach
@@ -162,7 +166,7 @@ class Follower:
         if name is not None:
             reach.add((name,), trail.mask)
             if (op.index, value) in self.attentions.widths:
-                reach.widths.setdefault(name, self.attentions.widths[(op.index, value)])
+                reach.widths.setdefault(name, round(self.attentions.widths[(op.index, value)] * trail.share))
             return []
         kind = flow.kind_of(op)
         if kind in (Kind.INNER, Kind.PURE):
@@ -178,16 +182,16 @@ class Follower:
             self._end((kind.value, op.index), trail, reach)
             return []
         if op.index in self.bends.inner:
-            return [(o, Trail(trail.numbers, trail.mask, True, trail.faint)) for o in op.outputs]
+            return [(o, Trail(trail.numbers, trail.mask, True, trail.faint, trail.share)) for o in op.outputs]
         if kind is Kind.PRODUCT:
             self._end(("product", op.index, trail.acted, op.inputs.index(value)), trail, reach)
-            return [(o, Trail(None, trail.mask, trail.acted, True)) for o in op.outputs]
+            return [(o, Trail(None, trail.mask, trail.acted, True, trail.share)) for o in op.outputs]
         if kind is Kind.SUM:
             same = flow.values[value].shape == flow.values[op.outputs[0]].shape
             if not same:
                 self._end(("sum", op.index, op.inputs.index(value)), trail, reach)
-            return [(o, Trail(trail.numbers if same else None, trail.mask, trail.acted, not same or trail.faint))
-                    for o in op.outputs]  # fmt: skip
+            numbers, faint = trail.numbers if same else None, not same or trail.faint
+            return [(o, Trail(numbers, trail.mask, trail.acted, faint, trail.share)) for o in op.outputs]
         if kind is Kind.OTHER:
             self._end(("op", op.name, op.index, op.inputs.index(value)), trail, reach)
         return self._carry(op, value, trail, reach)
@@ -211,7 +215,8 @@ class Follower:
             if numbers is not None and op.name in kinds.SPLITTING:
                 mask = _mask(numbers, len(trail.mask))
                 reach.split |= bool(mask.sum() < trail.mask.sum())
-            found.append((out, Trail(numbers, mask, trail.acted, trail.faint)))
+            share = trail.share * _share(op, shape, self.flow.values[out].shape)
+            found.append((out, Trail(numbers, mask, trail.acted, trail.faint, share)))
         return found
 
     def _replay(self, op: Op, value: int, numbers: torch.Tensor) -> list[torch.Tensor] | None:
@@ -243,6 +248,22 @@ class Follower:
         except (RuntimeError, TypeError, IndexError, ValueError):
             return None
         return [made] if isinstance(made, torch.Tensor) else list(made)
+
+
+_GROWS = kinds.JOINING | {"alias", "copy", "setitem"}
+"""Ops whose result holds what they read beside other things."""
+
+
+def _share(op: Op, part: tuple[int, ...], whole: tuple[int, ...]) -> float:
+    """Part of the last axis that an operand makes of what it is put together with."""
+    if op.name not in _GROWS or len(part) != len(whole) or not part or not 0 < part[-1] < whole[-1]:
+        return 1.0
+    return part[-1] / whole[-1]
+
+
+def _both(op: Op, one: float, two: float) -> float:
+    """Part of an axis that two operands of one op make together."""
+    return min(1.0, one + two) if op.name in _GROWS and one < 1.0 and two < 1.0 else max(one, two)
 
 
 def _lay(shape: tuple[int, ...], sizes: list[int], axes: tuple[int, ...]) -> torch.Tensor | None:

@@ -14,12 +14,12 @@ from initadvisor.graph.activations import find_bends
 from initadvisor.graph.attention import find_attentions
 from initadvisor.graph.axes import Tracer
 from initadvisor.graph.branches import Branches, after_norm
-from initadvisor.graph.flow import Flow, Layer
+from initadvisor.graph.flow import Layer
 from initadvisor.graph.kinds import Kind
 from initadvisor.graph.layer_roles import LayerReader
 from initadvisor.graph.lower import lower
 from initadvisor.graph.neighbours import Neighbours
-from initadvisor.graph.norms import mark_norms
+from initadvisor.graph.norms import read_flow
 from initadvisor.graph.opgraph import OpGraph
 from initadvisor.graph.packing import Follower
 from initadvisor.graph.residual import Ancestors, Residuals, find_residuals
@@ -87,8 +87,7 @@ class _Reader:
     def __init__(self, graph: OpGraph, facts: Mapping[str, Facts], mean: Callable[[str], float | None]) -> None:
         self.facts = facts
         self.graph = graph
-        self.flow = flow = Flow(graph)
-        mark_norms(flow)
+        self.flow = flow = read_flow(graph)
         self.bends = find_bends(flow, mean)
         self.residuals: Residuals = find_residuals(flow, self.bends)
         attentions = find_attentions(flow, self.residuals)
@@ -102,11 +101,22 @@ class _Reader:
         for path, value in graph.parameters.items():
             self.first_path.setdefault(value, path)
         self._names = Counter(graph.parameters.values())
-        self._weight_paths = {
-            layer.index: self.first_path[origins[0].parameter]
+        weights = {
+            layer.index: origins[0].parameter
             for layer in flow.layers
             if (origins := tracer.origins(layer.reading.weight))
         }
+        self._weight_paths = {index: self.first_path[value] for index, value in weights.items()}
+        own = self._own_names()
+        self._own_paths = {
+            index: own.get((value, graph.ops[flow.layers[index].op].module), self.first_path[value])
+            for index, value in weights.items()
+        }
+
+    def _own_names(self) -> dict[tuple[int, str], str]:
+        """Names of tied parameters by their value and the module that holds them under that name."""
+        tied = ((path, value) for path, value in self.graph.parameters.items() if self._names[value] > 1)
+        return {(value, path.rpartition(".")[0]): path for path, value in tied}
 
     def spec(self) -> ModelSpec:
         params = tuple(self._param(path) for path in self.facts)
@@ -194,9 +204,7 @@ class _Reader:
             input_activation=behind.activation if behind is not None and is_weight else NO_ACTIVATION,
             input_activation_args=behind.args if behind is not None and is_weight else (),
             gate_partner=self._weight_paths.get(partner.index) if partner is not None else None,
-            bias_of=self._weight_paths.get(use.weight.index)
-            if use.weight is not None and role in _OF_WEIGHTS
-            else None,
+            bias_of=self._owner(use) if role in _OF_WEIGHTS else None,
             branch_scale=scale,
             uses=base.uses,
             module_type=base.module_type,
@@ -204,6 +212,12 @@ class _Reader:
             offset=use.offset,
             heads=use.facts.heads if is_weight and use.facts is not None else None,
         )
+
+    def _owner(self, use: Use) -> str | None:
+        """Path of the weight a bias or a norm belongs to."""
+        if use.owner is not None:
+            return self.first_path[use.owner]
+        return None if use.weight is None else self._own_paths.get(use.weight.index)
 
     def _ending(self, use: Use, layer: Layer | None, branch: object) -> tuple[bool, str | None]:
         """Whether a parameter's result is what its branch adds, and the factor that multiplies the branch."""
@@ -253,7 +267,8 @@ class _Reader:
         found = []
         for path in self.residuals.paths:
             end = self.branches.ends[path.index]
-            weights = [self._weight_paths.get(x.index) for x in (*path.layers, *path.side_layers)]
+            layers = sorted((*path.layers, *path.side_layers), key=lambda x: x.index)
+            weights = [self._weight_paths.get(x.index) for x in layers]
             last = [self._weight_paths.get(x.index) for x in end.last]
             found.append(
                 Branch(

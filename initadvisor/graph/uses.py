@@ -51,6 +51,7 @@ class Use:
         signal: the value it acts on, None where it is itself the source of a signal.
         result: the value it makes.
         offset: constant added to a scale before it is used.
+        owner: of a bias: value of the weight it belongs to, where the map's weight is concatenated from several.
     """
 
     parameter: int
@@ -65,6 +66,7 @@ class Use:
     signal: int | None = None
     result: int | None = None
     offset: float = 0.0
+    owner: int | None = None
 
 
 @dataclass
@@ -119,6 +121,9 @@ class UseReader:
 
     def _weight_use(self, op: Op, facts: LayerFacts, origin: Origin, has_main: bool) -> Use:
         layer, flow = facts.layer, self.flow
+        if self._puts_outputs_together(layer, origin):
+            assert origin.place is not None
+            facts = facts.part(*origin.place[1:])
         base = {"facts": facts, "signal": layer.reading.data[0], "result": layer.output}
         info = flow.values[origin.parameter]
         if origin.part is Part.FACTOR:
@@ -135,6 +140,11 @@ class UseReader:
         if note and confidence is Confidence.CERTAIN:
             confidence = Confidence.INFERRED
         return Use(origin.parameter, op.index, facts.role, confidence, note or facts.note, fans, slices, **base)  # type: ignore[arg-type]
+
+    def _puts_outputs_together(self, layer: Layer, origin: Origin) -> bool:
+        """Whether a parameter makes some of the features of a weight that is concatenated from several."""
+        axes = layer.reading.axes
+        return origin.place is not None and axes.count("o") == 1 and axes[origin.place[0]] == "o"
 
     def _low_rank(self, op: Op, facts: LayerFacts, origin: Origin, has_main: bool) -> Use:
         """One of two parameters whose product is (added to) the weight: W + B·A, or a factorised weight."""
@@ -178,7 +188,11 @@ class UseReader:
         batch = tuple(sorted({*by_letter["b"], *single}))
         operand = self.flow.values[reading.weight].shape
         maps = math.prod(n for n, a, b in zip(operand, axes, reading.axes, strict=True) if a == "b" != b)
-        fans = Fans(reading.fan_in, reading.fan_out / maps, out_dim, in_dim, reading.groups, batch)
+        share = 1.0
+        if self._puts_outputs_together(facts.layer, origin):
+            assert origin.place is not None
+            share = origin.place[2] / operand[origin.place[0]]
+        fans = Fans(reading.fan_in, reading.fan_out * share / maps, out_dim, in_dim, reading.groups, batch)
         slices = self._slices(facts, fans, mapped, shape)
         return fans, slices, note
 
@@ -230,8 +244,11 @@ class UseReader:
         layer = facts.layer
         slices: tuple[Slice, ...] = ()
         shape = self.flow.values[origin.parameter].shape
-        weights = self.uses.get(next((o.parameter for o in self.tracer.origins(layer.reading.weight)), -1), [])
-        made = next((u for u in reversed(weights) if u.facts is facts), None)
+        behind = self.tracer.origins(layer.reading.weight)
+        beside = (o for o in behind if o.place is not None and origin.place is not None)
+        owner = next((o for o in beside if o.place[1:] == origin.place[1:]), None)  # type: ignore[index]
+        weights = self.uses.get(next((o.parameter for o in ((owner,) if owner else behind)), -1), [])
+        made = next((u for u in reversed(weights) if u.facts is not None and u.facts.layer is layer), None)
         if made is not None and made.fans is not None and len(shape) == 1:
             outs = made.fans.out_dim
             rows = self.flow.values[made.parameter].shape
@@ -240,6 +257,7 @@ class UseReader:
         return Use(
             origin.parameter, op.index, Role.BIAS, facts.confidence if origin.part is Part.MAIN else Confidence.WEAK,
             slices=slices, weight=layer, signal=layer.reading.data[0], result=layer.output,
+            owner=None if owner is None else owner.parameter,
         )  # fmt: skip
 
     # ---- everything else
@@ -381,9 +399,12 @@ class UseReader:
             layers = self.flow.layers_of.get(op.index)
             if layers:
                 return layers[0]
-            if self.flow.kind_of(op) not in (Kind.CARRY, Kind.NORM) or value in self.bends.by_exit:
+            if value in self.bends.by_exit:
                 return None
-            value = self.flow.single_ref(op)
+            if self.flow.kind_of(op) in (Kind.CARRY, Kind.NORM):
+                value = self.flow.single_ref(op)
+            else:
+                value = self.neighbours.weighed(op)
         return None
 
     def _offset(self, operand: int) -> float:

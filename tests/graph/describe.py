@@ -11,6 +11,10 @@ def _ranges(ranges: tuple[tuple[int, int], ...]) -> str:
     return "+".join(f"{a}-{b}" for a, b in ranges)
 
 
+def _sibling(path: str) -> str:
+    return path.rpartition(".")[0] + ".weight"
+
+
 def param_line(p: ParamSpec) -> str:
     """Everything about one parameter but its path."""
     parts = [p.role.value]
@@ -31,6 +35,9 @@ def param_line(p: ParamSpec) -> str:
     if p.branch is not None:
         parts.append(f"b{p.branch}" + ("!" if p.branch_last else ""))
     parts += [f"{s.name}[{s.dim}]:{_ranges(s.ranges)}" for s in p.slices]
+    parts += [f"gate={p.gate_partner}"] if p.gate_partner else []
+    parts += [f"of={p.bias_of}"] if p.bias_of not in (None, _sibling(p.path)) else []
+    parts += [f"scale={p.branch_scale}"] if p.branch_scale else []
     parts += [f"tied={p.tied_to}"] if p.tied_to else []
     parts += [f"offset={p.offset:g}"] if p.offset else []
     parts += [p.protected] if p.protected else []
@@ -43,6 +50,7 @@ def branch_line(b: Branch) -> str:
     parts = [b.style.value, f"length={b.length}", "last=" + ",".join(b.last)]
     parts += [f"norm={b.last_norm}"] if b.last_norm else []
     parts += [f"scale={b.scale}"] if b.scale else []
+    parts += [f"times={b.constant:g}"] if b.constant != 1.0 else []
     parts += [f"beside={','.join(map(str, b.parallel))}"] if b.parallel else []
     return " ".join(parts)
 

@@ -184,6 +184,6 @@ def test_surroundings(kinds: list[str], change: str) -> None:
         model = nn.Sequential(nn.Sequential(model), nn.Identity())
     params, branches, whole = _told(analyze(model, x), names)
     if change == "sequential":
-        params = {p.removeprefix("0.0."): t for p, t in params.items()}
+        params = {p.replace("0.0.", ""): t.replace("0.0.", "") for p, t in params.items()}
         branches = [b.replace("0.0.", "") for b in branches]
     assert (params, branches, whole) == expected

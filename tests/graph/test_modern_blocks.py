@@ -228,13 +228,36 @@ def test_sums_of_skips_are_no_branches(blocks: int) -> None:
     assert not any(spec[f"skips.{i}.weight"].branch_last for i in range(blocks))
 
 
+class WrittenNorm(nn.Module):
+    """RMSNorm or LayerNorm by their formulas."""
+
+    def __init__(self, centred: bool) -> None:
+        super().__init__()
+        self.centred = centred
+        self.weight, self.bias = nn.Parameter(torch.ones(WIDTH)), nn.Parameter(torch.zeros(WIDTH)) if centred else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.float()
+        if self.bias is not None:
+            x = x - x.mean(-1, keepdim=True)
+            return self.weight * (x / torch.sqrt((x * x).mean(-1, keepdim=True) + 1e-6)) + self.bias
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)).to(self.weight.dtype)
+
+
+NORMS: dict[str, Callable[[], nn.Module]] = {
+    "called": lambda: nn.LayerNorm(WIDTH),
+    "written, of squares": lambda: WrittenNorm(False),
+    "written, centred": lambda: WrittenNorm(True),
+}
+
+
 class Latents(nn.Module):
     """Jaegle et al. 2021: learned vectors are the stream, and read the input by cross-attention."""
 
-    def __init__(self) -> None:
+    def __init__(self, norm: Callable[[], nn.Module]) -> None:
         super().__init__()
         self.latents, self.enter = nn.Parameter(torch.randn(1, 4, WIDTH)), nn.Linear(3, WIDTH)
-        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(3))
+        self.norms = nn.ModuleList(norm() for _ in range(3))
         self.attention = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
         self.wide, self.narrow = nn.Linear(WIDTH, 16), nn.Linear(16, WIDTH)
 
@@ -244,11 +267,13 @@ class Latents(nn.Module):
         return stream + self.narrow(F.gelu(self.wide(self.norms[2](stream))))
 
 
-def test_learned_vectors_that_are_normalised_are_a_stream() -> None:
-    spec = analyze(Latents(), torch.randn(2, 6, 3))
+@pytest.mark.parametrize("norm", NORMS)
+def test_learned_vectors_that_are_normalised_are_a_stream(norm: str) -> None:
+    spec = analyze(Latents(NORMS[norm]), torch.randn(2, 6, 3))
     assert spec["latents"].role is Role.TOKEN
     assert [spec[f"norms.{i}.weight"].role for i in range(3)] == [Role.NORM_SCALE] * 3
     assert [b.last for b in spec.branches] == [("attention.out_proj.weight",), ("narrow.weight",)]
+    assert [b.style.value for b in spec.branches] == ["pre_norm"] * 2
     assert spec.residual_depth == 2 and spec.coverage.complete and not spec.coverage.weak
 
 
@@ -259,26 +284,6 @@ def test_a_standardised_weight_is_no_stream() -> None:
 
     spec = analyze(nn.Sequential(Standardised(5, 6), nn.ReLU(), Standardised(6, 2)), torch.randn(3, 5))
     assert [spec[f"{i}.weight"].role for i in (0, 2)] == [Role.INPUT, Role.OUTPUT]
-
-
-def test_separate_projections_beside_an_empty_packed_one() -> None:
-    class Called(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.q, self.k, self.v, self.o = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            bias = torch.cat((self.q.bias, self.k.bias, self.v.bias))
-            out: torch.Tensor = F.multi_head_attention_forward(
-                x, x, x, WIDTH, 2, torch.empty(0), bias, None, None, False, 0.0, self.o.weight, self.o.bias,
-                use_separate_proj_weight=True, q_proj_weight=self.q.weight, k_proj_weight=self.k.weight,
-                v_proj_weight=self.v.weight,
-            )[0]  # fmt: skip
-            return out
-
-    spec = analyze(Called(), torch.randn(5, 2, WIDTH))
-    assert [spec[f"{n}.weight"].role.value for n in "qkvo"] == ["query", "key", "value", "attn_out"]
-    assert [spec[f"{n}.bias"].role.value for n in "qkvo"] == ["bias"] * 4
 
 
 def test_a_long_chain_of_constants_beside_the_signal() -> None:

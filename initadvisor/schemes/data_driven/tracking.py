@@ -12,7 +12,7 @@ from initadvisor.graph.activations import Bends, find_bends
 from initadvisor.graph.flow import Flow, Layer
 from initadvisor.graph.kinds import Kind
 from initadvisor.graph.lower import lower
-from initadvisor.graph.norms import mark_norms
+from initadvisor.graph.norms import read_flow
 from initadvisor.graph.opgraph import Op, OpGraph, Source
 from initadvisor.initializers.gains import activation_fn, is_known
 from initadvisor.schemes.data_driven import moments
@@ -38,8 +38,7 @@ class Tracker:
     """
 
     def __init__(self, graph: OpGraph, tensors: Mapping[str, torch.Tensor], choose: Choose) -> None:
-        self.flow = Flow(lower(graph))
-        mark_norms(self.flow)
+        self.flow = read_flow(lower(graph))
         self.unknown: dict[str, None] = {}
         self._tensors = tensors
         self._choose = choose
