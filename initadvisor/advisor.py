@@ -7,7 +7,7 @@ import math
 import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from initadvisor.evidence import Evidence, WeightSample
 from initadvisor.graph.analyze import analyze
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.guard import preserve_model, preserve_process
+from initadvisor.losses import Loss
 from initadvisor.recipe import Provenance, Recipe, recipe_from_scheme
 from initadvisor.report.progress import Progress, show_progress
 from initadvisor.schemes.propose import propose_from_spec
@@ -51,10 +52,12 @@ class Advice:
     Attributes:
         evidence: all that was read, tried and decided.
         recipe: the recommended scheme as a shareable file (one that keeps every weight, where that is the advice).
+        loss: of the training, for schemes that descend on it when they are applied.
     """
 
     evidence: Evidence
     recipe: Recipe
+    loss: Loss | None = field(default=None, compare=False)
 
     @property
     def decision(self) -> Decision:
@@ -125,7 +128,7 @@ class Advice:
         Raises:
             SchemeError: the model has other parameters than the advised one; nothing is changed then.
         """
-        return self.scheme.apply(model, seed=self.evidence.seed if seed is None else seed)
+        return self.scheme.apply(model, seed=self.evidence.seed if seed is None else seed, loss=self.loss)
 
     def save(self, path: str | Path) -> Path:
         """Write the recipe as YAML and return its path."""
@@ -232,7 +235,7 @@ def advise(
         )
         # The task's model is the user's own, or a materialised copy of a lazy one; it is only ever copied from.
         spec = protect_spec(analyze(task.model, task.sample), task.model, protect)
-        schemes = _choose(propose_from_spec(spec, task.model, task.sample), candidates)
+        schemes = _choose(propose_from_spec(spec, task.model, task.sample, loss=task.loss), candidates)
         study = _open_study(storage, study_name)
         race = run_race(
             task, schemes, spec, budget=budget, seed=seed, study=study, executor=executor, on_event=on_event
@@ -253,7 +256,7 @@ def advise(
         )
         chosen = evidence.scheme(race.decision.scheme)
         evidence = replace(evidence, weights=_histograms(task, chosen, spec, seed))
-    return Advice(evidence, recipe_from_scheme(chosen, spec, _provenance(evidence)))
+    return Advice(evidence, recipe_from_scheme(chosen, spec, _provenance(evidence)), task.loss)
 
 
 def _check_model(model: object) -> None:
@@ -324,7 +327,7 @@ def _provenance(evidence: Evidence) -> Provenance:
 def _histograms(task: TrainingTask, chosen: Scheme, spec: ModelSpec, seed: int) -> tuple[WeightSample, ...]:
     """A few weights through the depth, as they came and as the chosen scheme fills them."""
     filled = task.member()
-    declared = {t.path: t for t in chosen.apply(filled, seed=seed, batch=task.sample).filled}
+    declared = {t.path: t for t in chosen.apply(filled, seed=seed, batch=task.sample, loss=task.loss).filled}
     before, after = dict(task.model.named_parameters()), dict(filled.named_parameters())
     weights = [p for p in spec.fillable if p.role in WEIGHT_ROLES and p.path in before and p.numel > 1]
     step = max(1, -(-len(weights) // HISTOGRAM_TENSORS))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,14 @@ class Recipe(_Strict):
             parts = _parts(rule, param, spec, f"{self._where(index)}: {param.path}")
         return Assignment(param.path, param.shape, parts, rule.rule, rule.reason, rule.references)
 
-    def apply(self, model: nn.Module, sample_batch: Any = None, *, seed: int = 0) -> ApplyResult:
+    def apply(
+        self,
+        model: nn.Module,
+        sample_batch: Any = None,
+        *,
+        seed: int = 0,
+        loss: Callable[..., Any] | None = None,
+    ) -> ApplyResult:
         """Fill a model in place, with every protection and check of :func:`initadvisor.schemes.apply.apply_scheme`.
 
         Args:
@@ -146,6 +153,7 @@ class Recipe(_Strict):
             sample_batch: one batch or a loader. Needed where the recipe speaks of roles, depth, activations or
                 branches, or measures on data; the same seed gives the same weights with it and without.
             seed: any integer.
+            loss: of the training, for steps that descend on it, as in ``advise``; None infers it from the batch.
 
         Raises:
             RecipeError: it does not fit the model, or needs the batch.
@@ -160,7 +168,7 @@ class Recipe(_Strict):
                 )
         scheme = self.resolve(read_model(model, sample_batch))
         batch = first_batch(model, sample_batch) if sample_batch is not None else None
-        return apply_scheme(scheme, model, seed=seed, batch=batch)
+        return apply_scheme(scheme, model, seed=seed, batch=batch, loss=loss)
 
     def to_yaml(self) -> str:
         """The file's text: what a careful person would write, and to the bit what this recipe means."""

@@ -58,7 +58,7 @@ def fresh_model(task: Task, scheme: Scheme | None, seed: int) -> nn.Module:
         torch.manual_seed(seed)
         model = task.build()
         if scheme is not None:
-            scheme.apply(model, seed=seed, batch=next(task.batches(seed)))
+            scheme.apply(model, seed=seed, batch=next(task.batches(seed)), loss=task.loss)
     return model
 
 

@@ -34,7 +34,7 @@ def run_apply(
     if seed is None:
         seed = loaded.provenance.seed or 0  # so that a recipe gives the very weights its evidence is about
     with open_target(target) as opened:
-        result = loaded.apply(opened.model, opened.sample_batch, seed=seed)
+        result = loaded.apply(opened.model, opened.sample_batch, seed=seed, loss=opened.arguments.get("loss"))
         if out is not None:
             save_weights(opened.model, out)
     if as_json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,9 @@ from torch.nn.parameter import is_lazy
 
 from initadvisor.data import Batch, first_batch
 from initadvisor.errors import InitAdvisorError, SchemeError, nearest
+from initadvisor.guard import preserve_model, preserve_process
 from initadvisor.initializers.registry import get as card_of
+from initadvisor.losses import Loss, choose_loss
 from initadvisor.schemes.regions import coverage_fault, gather, scatter, slice_shape
 from initadvisor.schemes.scheme import ApplyResult, Assignment, FilledTensor, Part, Scheme, SchemeKind
 from initadvisor.schemes.seeding import stream
@@ -243,7 +245,9 @@ def _reset_statistics(
     return stale, len(modules)
 
 
-def apply_scheme(scheme: Scheme, model: nn.Module, *, seed: int = 0, batch: Any = None) -> ApplyResult:
+def apply_scheme(
+    scheme: Scheme, model: nn.Module, *, seed: int = 0, batch: Any = None, loss: Callable[..., Any] | None = None
+) -> ApplyResult:
     """Fill a model's weights in place by a scheme, and prove that it happened.
 
     Each tensor (each packed slice of it) is drawn from a stream of its own, named by ``(seed, path, slice)``, on the
@@ -257,6 +261,8 @@ def apply_scheme(scheme: Scheme, model: nn.Module, *, seed: int = 0, batch: Any 
         model: any module with real (not ``meta``) parameters; changed in place.
         seed: any integer; the same seed gives the same weights to the bit.
         batch: for data-driven steps; ``scheme.batch`` where it is None.
+        loss: of the training, for data-driven steps that descend on it: ``(output, target)`` or ``(model, batch)`` ->
+            scalar; None infers it from the batch. Schemes without such steps never call it.
 
     Returns:
         What was filled, with declared and observed statistics, and what was left alone and why.
@@ -264,6 +270,7 @@ def apply_scheme(scheme: Scheme, model: nn.Module, *, seed: int = 0, batch: Any 
     Raises:
         SchemeError: the scheme does not fit the model, or a data-driven step lacks a batch. Nothing was changed.
         VerificationError: a tensor reads back wrong. Everything was put back.
+        InputError: a step needs ``loss``, and it cannot be called with this model and batch. Everything was put back.
 
     Example:
         >>> from initadvisor.schemes.scheme import Fill
@@ -299,7 +306,7 @@ def apply_scheme(scheme: Scheme, model: nn.Module, *, seed: int = 0, batch: Any 
             notes.append(f"running statistics of {norms} norm layers were reset, as their weights are new")
         if scheme.calibrations:
             paths = {slot.path for slot, _ in plan.fills}
-            notes.extend(_calibrate(scheme, model, paths, first_batch(model, data), seed))
+            notes.extend(_calibrate(scheme, model, paths, first_batch(model, data), loss, seed))
             filled = [_after(slot, entry) for (slot, _), entry in zip(plan.fills, filled, strict=True)]
     except BaseException:
         with torch.no_grad():
@@ -330,11 +337,19 @@ def _fill(plan: Plan, seed: int, saved: list[tuple[torch.Tensor, torch.Tensor]])
     return [done[slot.path] for slot, _ in plan.fills]
 
 
-def _calibrate(scheme: Scheme, model: nn.Module, paths: set[str], batch: Batch, seed: int) -> list[str]:
+def _calibrate(
+    scheme: Scheme, model: nn.Module, paths: set[str], batch: Batch, given: Callable[..., Any] | None, seed: int
+) -> list[str]:
     """Run the data-driven steps in order; they may rescale what was just filled and nothing else."""
-    from initadvisor.schemes.data_driven.registry import calibrate
+    from initadvisor.schemes.data_driven.registry import calibrate, get
 
-    steps = (calibrate(step, model, paths=paths, batch=batch, seed=seed) for step in scheme.calibrations)
+    loss: Loss | None = None
+    if isinstance(given, Loss):
+        loss = given
+    elif given is not None and any(get(step.method).descends for step in scheme.calibrations):
+        with preserve_process(), preserve_model(model), torch.enable_grad():
+            loss = choose_loss(given, model, batch)
+    steps = (calibrate(step, model, paths=paths, batch=batch, loss=loss, seed=seed) for step in scheme.calibrations)
     return [note for notes in steps for note in notes]
 
 

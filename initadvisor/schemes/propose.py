@@ -12,6 +12,7 @@ from torch import nn
 
 from initadvisor.data import first_batch
 from initadvisor.graph.spec import ModelSpec, NormStyle
+from initadvisor.losses import Loss
 from initadvisor.schemes import build
 from initadvisor.schemes.blueprints import RULE_BLUEPRINTS, TEXTBOOK_BLUEPRINTS, Blueprint
 from initadvisor.schemes.build import DeadBranchError
@@ -93,6 +94,7 @@ def propose_from_spec(
     batch: Any = None,
     *,
     protect: str | Iterable[str] | Mapping[str, torch.Tensor] | None = None,
+    loss: Loss | None = None,
 ) -> tuple[Scheme, ...]:
     """Candidates for a model that has been read already.
 
@@ -101,6 +103,7 @@ def propose_from_spec(
         model: the module itself: the values its author gave to constants, and whether it looks trained.
         batch: one batch or a loader, for what its targets say of the output bias and for data-driven schemes.
         protect: parameters to leave alone (see :func:`initadvisor.schemes.protect.protect_spec`).
+        loss: of the training, where it is known; without one, schemes that descend on it need a batch with a target.
 
     Returns:
         8 to 24 schemes no two of which would draw the same: ``current``, ``torch_default``, then by prior belief.
@@ -116,7 +119,7 @@ def propose_from_spec(
         if blueprint.applies(spec, one) and (blueprint.name != "rules_output_prior" or bias)
     )
     made = [scheme for scheme in fitting if scheme is not None]
-    made.extend(data_driven(spec, one, made))
+    made.extend(data_driven(spec, one, made, loss))
     made.sort(key=lambda s: -s.prior)
     control = build.current_scheme(spec)
     default = torch_default_scheme(spec, context, companions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -123,11 +123,13 @@ class Scheme:
         known = {card.name: card for card in cards()}
         return tuple(known[c.method] for c in self.calibrations if c.method in known)
 
-    def apply(self, model: torch.nn.Module, *, seed: int = 0, batch: Any = None) -> ApplyResult:
+    def apply(
+        self, model: torch.nn.Module, *, seed: int = 0, batch: Any = None, loss: Callable[..., Any] | None = None
+    ) -> ApplyResult:
         """Fill ``model`` in place; see :func:`initadvisor.schemes.apply.apply_scheme`, which this calls."""
         from initadvisor.schemes.apply import apply_scheme
 
-        return apply_scheme(self, model, seed=seed, batch=batch)
+        return apply_scheme(self, model, seed=seed, batch=batch, loss=loss)
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,7 @@ def drawn_model(task: TrainingTask, scheme: Scheme, seed: int) -> nn.Module:
     model = task.member()
     if scheme.name != CURRENT:
         seed_all(derive(seed, "init"))
-        scheme.apply(model, seed=seed, batch=task.split_of(seed).train[0])
+        scheme.apply(model, seed=seed, batch=task.split_of(seed).train[0], loss=task.loss)
     return model
 
 

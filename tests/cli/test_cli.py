@@ -41,6 +41,10 @@ def pair():
 def slow():
     return {**target(), "budget": 600.0}
 
+def own_loss():
+    x, _ = blobs()
+    return {"model": net(), "sample_batch": (x, x[:, :2]), "loss": lambda out, y: (out[:, :2] - y).square().mean()}
+
 def no_module():
     return "not a model", blobs()
 
@@ -110,6 +114,17 @@ def test_a_recipe_is_applied_and_written(advised: subprocess.CompletedProcess[st
     assert done.returncode == 0, done.stderr
     assert set(load_file(folder / "w.safetensors")) == {"0.weight", "0.bias", "2.weight", "2.bias"}
     assert (folder / "w.safetensors").stat().st_mode == (folder / "r.yaml").stat().st_mode
+
+
+def test_a_recipe_that_descends_is_given_the_targets_own_loss(folder: Path) -> None:
+    rule = "  - match: '{}'\n    init: {}\n    rule: example\n    reason: for show\n"
+    rules = f"rules:\n{rule.format('*.weight', 'orthogonal')}{rule.format('*.bias', 'zeros')}"
+    steps = "calibrations:\n  - method: metainit\n    args: {steps: 2}\n"
+    (folder / "descends.yaml").write_text(f"format: 1\nname: x\n{rules}{steps}")
+    done = run("apply", "descends.yaml", "train.py:own_loss", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "2 tensors rescaled" in done.stdout
+    assert "undone" not in done.stdout
 
 
 def test_json_is_the_only_thing_on_standard_output(folder: Path) -> None:

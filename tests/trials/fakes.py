@@ -20,7 +20,7 @@ class Fill:
     def __init__(self, name: str, fn: Callable[[torch.Tensor, torch.Generator], Any] | None = None) -> None:
         self.name, self.fn = name, fn
 
-    def apply(self, model: nn.Module, *, seed: int = 0, batch: Any = None) -> None:
+    def apply(self, model: nn.Module, *, seed: int = 0, batch: Any = None, loss: Any = None) -> None:
         generator = torch.Generator().manual_seed(seed)
         assert self.fn is not None, "the current weights are never filled"
         with torch.no_grad():

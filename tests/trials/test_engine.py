@@ -336,7 +336,7 @@ class Plain:
     def __init__(self, name: str, scale: float) -> None:
         self.name, self.scale = name, scale
 
-    def apply(self, model: nn.Module, *, seed: int = 0, batch: Any = None) -> None:
+    def apply(self, model: nn.Module, *, seed: int = 0, batch: Any = None, loss: Any = None) -> None:
         g = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for p in model.parameters():

@@ -70,7 +70,7 @@ def test_members_of_one_seed_see_the_same_batches_and_dropout() -> None:
     class Twin:
         name = "twin"
 
-        def apply(self, model: nn.Module, *, seed: int = 0, batch: Any = None) -> None:
+        def apply(self, model: nn.Module, *, seed: int = 0, batch: Any = None, loss: Any = None) -> None:
             # Whatever a scheme draws must not shift the streams of the training.
             torch.rand(seed % 7 + 1), random.random(), np.random.rand()
             with torch.no_grad():

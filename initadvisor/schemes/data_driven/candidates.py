@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 from initadvisor.data import Batch, tensors_in
 from initadvisor.graph.spec import ModelSpec
+from initadvisor.losses import Loss
+from initadvisor.schemes.data_driven.registry import get
 from initadvisor.schemes.rules import reading
 from initadvisor.schemes.rules.special import is_siren
 from initadvisor.schemes.scheme import Calibration, Scheme, SchemeKind
@@ -27,14 +29,13 @@ single-threaded on a busy machine; at 9.3e8 (a CNN) 86 s and 25 s."""
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """One data-driven scheme: priors for nets without and with norms, and whether it descends on a loss."""
+    """One data-driven scheme, with priors for nets without and with norms."""
 
     name: str
     summary: str
     step: Calibration
     prior: float
     prior_with_norms: float
-    learned: bool = False
 
 
 # Below the rules: over fifteen tasks LSUV reached a median regret of .39 and was worse than torch's default on six,
@@ -60,7 +61,6 @@ _CANDIDATES = (
         Calibration("gradinit", (("optimizer", "adam"),)),
         0.51,
         0.49,
-        learned=True,
     ),
     _Candidate(
         "metainit",
@@ -68,7 +68,6 @@ _CANDIDATES = (
         Calibration("metainit"),
         0.48,
         0.43,
-        learned=True,
     ),
 )
 
@@ -87,22 +86,27 @@ def affordable(spec: ModelSpec, batch: Batch) -> bool:
     return sum(p.numel for p in spec.fillable) * (batch.size or 1) * positions <= _MOST_PRODUCTS
 
 
-def data_driven(spec: ModelSpec, batch: Batch | None, made: Iterable[Scheme]) -> tuple[Scheme, ...]:
+def data_driven(
+    spec: ModelSpec, batch: Batch | None, made: Iterable[Scheme], loss: Loss | None = None
+) -> tuple[Scheme, ...]:
     """Schemes that fill by the rules and then calibrate on the batch.
 
     None for recurrent layers, whose kernels no calibration sees into; none for sine networks, where the frequency
-    factor and not unit variance decides the scale; those that descend on a loss only for small models with a target.
+    factor and not unit variance decides the scale; those that descend on a loss only for small models, and only where
+    there is a loss or a target to infer it from.
 
     Args:
         spec: reading of the model.
         batch: what they will measure on; without one there are none.
         made: the rule schemes, for the one they build on.
+        loss: of the training, None where it is not known.
     """
     base = next((s for s in made if s.name == BASE), None)
     depth_known = spec.depth >= _FEWEST_LAYERS
     if base is None or batch is None or not depth_known or is_siren(spec) or spec.with_role(Role.RECURRENT_HIDDEN):
         return ()
     norms = reading.has_norms(spec)
+    has_loss = loss is not None or batch.target is not None
     return tuple(
         replace(
             base,
@@ -114,5 +118,5 @@ def data_driven(spec: ModelSpec, batch: Batch | None, made: Iterable[Scheme]) ->
             batch=batch,
         )
         for candidate in _CANDIDATES
-        if not candidate.learned or (batch.target is not None and affordable(spec, batch))
+        if not get(candidate.step.method).descends or (has_loss and affordable(spec, batch))
     )

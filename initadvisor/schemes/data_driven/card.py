@@ -52,6 +52,7 @@ class CalibrationCard:
         args: hyperparameters.
         right_when, wrong_when: one sentence each.
         deviation: where we deviate from the source, empty where we do not.
+        descends: whether it needs the training's loss, and not only the batch's inputs.
     """
 
     name: str
@@ -62,6 +63,7 @@ class CalibrationCard:
     right_when: str = ""
     wrong_when: str = ""
     deviation: str = ""
+    descends: bool = False
 
 
 _CARDS: dict[str, CalibrationCard] = {}

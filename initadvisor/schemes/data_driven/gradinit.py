@@ -118,6 +118,7 @@ register(
         summary="One learned factor per tensor, such that the optimizer's first step lowers the loss the most.",
         fn=gradinit,
         references=("zhu2021",),
+        descends=True,
         args={
             "optimizer": Hyperparameter("sgd", choices=OPTIMIZERS, meaning="whose first step"),
             "lr": Hyperparameter(0.0, low=0.0, high=10.0, meaning="its rate; 0: .1 for sgd, .001 for adam"),

@@ -96,6 +96,7 @@ register(
         summary="Norms of weight matrices tuned until the gradient hardly changes along its own direction.",
         fn=metainit,
         references=("dauphin2019",),
+        descends=True,
         args={
             "steps": Hyperparameter(60.0, low=1.0, high=2000.0, log=True, meaning="steps of the descent"),
             "rate": Hyperparameter(0.005, low=1e-4, high=1.0, log=True, meaning="first change of a factor's logarithm"),

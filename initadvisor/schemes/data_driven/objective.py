@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from initadvisor.data import Batch, map_tensors, tensors_in
 from initadvisor.errors import SchemeError
-from initadvisor.losses import choose_loss
+from initadvisor.losses import Loss, LossKind, choose_loss
 from initadvisor.schemes.data_driven.card import ModelLoss, Site
 from initadvisor.schemes.slots import Slot, SlotKind
 
@@ -58,8 +58,8 @@ class Objective:
         loss: ModelLoss = site.loss if site.loss is not None else choose_loss(None, site.model, site.batch)
         self._task = _Task(site.model, loss)
         self._batch = site.batch
-        # A user's loss may read the batch as it came, which nobody here knows how to divide.
-        self._divisible = site.loss is None
+        # A loss of the model and the batch may read the batch as it came, which nobody here knows how to divide.
+        self._divisible = isinstance(loss, Loss) and loss.kind is not LossKind.MODEL_BATCH
         self._plain = {p: s.param.detach().clone() for p, s in site.slots.items() if s.kind is SlotKind.PLAIN}
         self.paths = tuple(
             path
