@@ -120,6 +120,14 @@ _TABLE = (
         "https://arxiv.org/abs/1606.05340",
     ),
     Reference(
+        "chizat2019",
+        "Chizat, Lénaïc and Oyallon, Edouard and Bach, Francis",
+        "On Lazy Training in Differentiable Programming",
+        "NeurIPS",
+        2019,
+        "https://arxiv.org/abs/1812.07956",
+    ),
+    Reference(
         "schoenholz2017",
         "Schoenholz, Samuel S. and Gilmer, Justin and Ganguli, Surya and Sohl-Dickstein, Jascha",
         "Deep Information Propagation",

@@ -11,7 +11,8 @@ from initadvisor.schemes.rules import reading
 from initadvisor.schemes.rules.head import actor_critic
 from initadvisor.schemes.rules.recurrent import relu_recurrence
 from initadvisor.schemes.rules.rule import Context
-from initadvisor.schemes.rules.special import is_siren
+from initadvisor.schemes.rules.special import SINES, is_siren
+from initadvisor.schemes.rules.weights import in_stack
 from initadvisor.schemes.scheme import SchemeKind
 from initadvisor.types import Role
 
@@ -37,6 +38,7 @@ STRUCTURE = (
     "token",
     "relative_bias",
     "head_unit",
+    "stream_input",
     "residual_sqrt",
     "residual_norm_sqrt",
     "shortcut",
@@ -146,6 +148,23 @@ def _unnormalised(spec: ModelSpec, batch: Batch | None) -> bool:
     return not reading.has_norms(spec) and spec.depth >= 3 and not is_siren(spec)
 
 
+def _plain_dense(spec: ModelSpec, batch: Batch | None) -> bool:
+    """Deep, dense, and nothing restores the signal's size; of convolutions zero padding makes it shrink anyway."""
+    weights = [p for p in spec.params if reading.is_weight(p)]
+    held = {"selu", *SINES}
+    return (
+        _unnormalised(spec, batch)
+        and not spec.branches
+        and not spec.with_role(Role.RECURRENT_HIDDEN)
+        and all(len(p.shape) == 2 and not {p.activation, p.input_activation} & held for p in weights)
+        and any(in_stack(p) and p.protected is None for p in weights)
+    )
+
+
+def _not_plain_dense(spec: ModelSpec, batch: Batch | None) -> bool:
+    return _unnormalised(spec, batch) and not _plain_dense(spec, batch)
+
+
 def _deep(spec: ModelSpec, batch: Batch | None) -> bool:
     return spec.depth >= 3
 
@@ -157,6 +176,11 @@ def _known_outputs(spec: ModelSpec, batch: Batch | None) -> bool:
 _DEEPNORM = ("deepnorm_packed", "deepnorm_query_key", "deepnorm")
 _TFIXUP = ("tfixup_packed", "deepnorm_query_key", "tfixup", "embedding_row_norm")
 _ZERO_LAST = ("zero_last_norm", "zero_last_weight", "modulation_zero")
+
+SMALL_STACK = 0.25
+"""What a plain stack multiplies its signal with where it starts small. Large starts fit with the features they were
+drawn with (Chizat et al. 2019). Of 1, 1/2 and 1/4 on nine plain dense nets of the regret benchmark a quarter had the
+lowest mean regret, also with any one family left out; three more nets, not looked at before, agreed."""
 
 RULE_BLUEPRINTS: tuple[Blueprint, ...] = (
     Blueprint(
@@ -231,7 +255,14 @@ RULE_BLUEPRINTS: tuple[Blueprint, ...] = (
         "as rules_orthogonal, hidden weights a fifth smaller",
         0.66,
         context=Context(scale=0.8),
-        applies=_unnormalised,
+        applies=_not_plain_dense,
+    ),
+    Blueprint(
+        "rules_small_stack",
+        "as rules_orthogonal, a plain stack's output a quarter as large, evenly over its layers",
+        1.02,
+        context=Context(stack=SMALL_STACK),
+        applies=_plain_dense,
     ),
     Blueprint(
         "delta_orthogonal",
@@ -273,7 +304,8 @@ RULE_BLUEPRINTS: tuple[Blueprint, ...] = (
     Blueprint(
         "deepnorm",
         "DeepNorm's β for post-norm transformers",
-        0.83,
+        # Made for them, where the rules' division by √(branches) is of pre-norm nets, whose branches add up unscaled.
+        1.01,
         front=_DEEPNORM,
         applies=_transformer(NormStyle.POST_NORM),
     ),

@@ -98,7 +98,14 @@ def at(spec: ModelSpec, path: str, check, context: Context = CONTEXT) -> Row:
 
 
 ROWS: dict[str, Row] = {
-    "selu_weight": lone(weight("w", (8, 8), input_activation="selu"), is_("lecun_normal", 1.0)),
+    "selu_weight": lone(
+        weight("w", (8, 8), input_activation="selu"), is_("lecun_normal", 1.0), context=Context(family="normal")
+    ),
+    "stream_input": at(
+        spec_of(weight("w", (32, 4), Role.INPUT), branches=(Branch(0, ("out",), 2, ("out",)),)),
+        "w",
+        is_("orthogonal", 1.0, scale="norm"),
+    ),
     "shortcut": lone(weight("w", (8, 8), Role.SHORTCUT, input_activation="relu"), is_("orthogonal", 1.0)),
     "cautious_weight": lone(replace(HIDDEN, role=Role.UNKNOWN, confidence=Confidence.WEAK), is_("lecun_normal", 1.0)),
     "unused": lone(replace(HIDDEN, role=Role.UNUSED), kept),
@@ -115,7 +122,11 @@ ROWS: dict[str, Row] = {
     "recurrent_hidden": at(LSTM, "weight_hh_l0", lambda p: len(p.parts) == 4 and is_("orthogonal", 1.0)(p)),
     "recurrent_identity": lone(weight("w", (8, 8), Role.RECURRENT_HIDDEN, activation="relu"), is_("identity", 1.0)),
     "recurrent_input": at(
-        LSTM, "weight_ih_l0", lambda p: len(p.parts) == 4 and all(x.fans.fan_out == 16 for x in p.parts)
+        LSTM,
+        "weight_ih_l0",
+        lambda p: (
+            len(p.parts) == 4 and all(x.fans.fan_out == 16 for x in p.parts) and is_("orthogonal", scale="norm")(p)
+        ),
     ),
     "forget_bias": at(
         LSTM, "bias_ih_l0", lambda p: [x.fill.initializer for x in p.parts] == ["zeros", "ones", "zeros", "zeros"]

@@ -124,6 +124,15 @@ def matrix_fill(context: Context, fans: Fans, gain: float) -> Fill:
     return Fill("variance_scaling", gain=gain, args=args)
 
 
+def keeping_length(context: Context) -> Context:
+    """The context for maps from a few numbers to many whose results add up with others: vectors keep their length.
+
+    At the fan-in scale a map from 2 numbers to 48 writes a vector √24 times as long as the one it read, and drowns
+    whatever it is added to. Independent draws take the classic compromise, the mean of both fans.
+    """
+    return replace(context, scaling="norm", mode="fan_avg")
+
+
 def fitting(param: ParamSpec, context: Context) -> Context:
     """The context with a family this shape allows: a delta-orthogonal kernel has taps and may not narrow."""
     if context.family != "delta_orthogonal":

@@ -41,9 +41,12 @@ def residual_count(spec: ModelSpec) -> int:
 
 
 def ends_branch(param: ParamSpec, spec: ModelSpec) -> bool:
-    """The weight whose output is what its branch adds to the stream, with no norm or learned factor in between."""
+    """The weight whose output is what its branch adds to the stream, with no norm or learned factor in between.
+
+    A norm without a scale of its own counts too: it undoes any factor, and of zeros it makes a gradient of 1/√ε.
+    """
     branch = branch_of(param, spec)
-    if branch is None or not is_weight(param) or param.role is Role.SHORTCUT:
+    if branch is None or not is_weight(param) or param.role is Role.SHORTCUT or param.norm_after is not None:
         return False
     ends = param.branch_last or param.path in branch.last
     return ends and branch.last_norm is None and branch.scale is None and param.branch_scale is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from initadvisor.graph.spec import ModelSpec, ParamSpec
-from initadvisor.schemes.rules.fills import fans_of, matrix_fill, zeros
+from initadvisor.schemes.rules.fills import fans_of, keeping_length, matrix_fill, zeros
 from initadvisor.schemes.rules.reading import weight_of_bias
 from initadvisor.schemes.rules.rule import Context, Proposal, Rule
 from initadvisor.schemes.scheme import Fill, Part
@@ -34,9 +34,10 @@ def _hidden(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
 
 
 def _input(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
-    gates = "with the fans of one gate, not of the stack" if param.slices else "at gain 1"
+    gates = "with the fans of one gate, not of all" if param.slices else "at gain 1"
     return Proposal(
-        _per_gate(param, None, context), f"input weights {gates}, so that gates start in their linear range"
+        _per_gate(param, None, keeping_length(context)),
+        f"input weights {gates}: what enters at each step keeps its length, since the state adds it up over the steps",
     )
 
 
@@ -97,7 +98,7 @@ RULES = (
         "recurrent_input",
         lambda p, s: p.role is Role.RECURRENT_INPUT and len(p.shape) == 2,
         _input,
-        "input-to-hidden weights: fans of one gate",
+        "input-to-hidden weights: the length of the vector is kept, by the fans of one gate",
         ("glorot2010",),
     ),
     Rule(

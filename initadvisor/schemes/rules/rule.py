@@ -20,6 +20,7 @@ class Context:
         gains: which gain follows an activation: ``"recommended"``, ``"forward"``, ``"backward"``, ``"variance"``
             or ``"unit"``.
         scale: factor on every gain of a hidden weight.
+        stack: factor of a plain stack of layers as a whole, to which each hidden layer contributes evenly.
         scaling: what an orthogonal map that widens keeps: the size of a feature (``"fan_in"``) or the length of the
             vector (``"norm"``).
         plain_depth: layers in a row without norm or residual sum, where saturating activations need smaller gains.
@@ -32,6 +33,7 @@ class Context:
     mode: str = "fan_in"
     gains: str = "recommended"
     scale: float = 1.0
+    stack: float = 1.0
     scaling: str = "fan_in"
     plain_depth: int = 1
     constants: Mapping[str, float] = field(default_factory=dict)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from initadvisor.graph.spec import ModelSpec, ParamSpec
-from initadvisor.schemes.rules.fills import fans_of, fitting, matrix_fill, matrix_parts, scaled
+from initadvisor.schemes.rules.fills import fans_of, fitting, keeping_length, matrix_fill, matrix_parts, scaled
 from initadvisor.schemes.rules.gain import weight_gain
 from initadvisor.schemes.rules.reading import is_weight
 from initadvisor.schemes.rules.rule import Context, Proposal, Rule
 from initadvisor.schemes.scheme import Part
-from initadvisor.types import Role
+from initadvisor.types import NO_ACTIVATION, Role
 
 _FAMILY_WHY = {
     "orthogonal": "orthogonal, so that no direction grows or dies with depth",
@@ -25,14 +25,37 @@ _MODE_WHY = {
 }
 
 
+_STACK_REFERENCES = ("he2015", "saxe2014", "chizat2019")
+"""What backs a hidden layer's gain in a stack that starts small as a whole."""
+
+
+def in_stack(param: ParamSpec) -> bool:
+    """A hidden layer: its input has been through a nonlinearity, and its scale is not chosen for what it feeds."""
+    hidden = param.role not in (Role.INPUT, Role.OUTPUT) and param.input_activation != NO_ACTIVATION
+    return is_weight(param) and hidden
+
+
+def stack_factor(param: ParamSpec, context: Context) -> tuple[float, str]:
+    """A hidden layer's even share of what the whole stack is multiplied with, and the clause that says so."""
+    if context.stack == 1.0 or not in_stack(param):
+        return 1.0, ""
+    factor = context.stack ** (1 / context.plain_depth)
+    return factor, (
+        f", times {factor:.3g} since {context.plain_depth} layers together start at {context.stack:g}: "
+        "a small start learns features, a large one fits with those it was drawn with"
+    )
+
+
 def base_weight(param: ParamSpec, spec: ModelSpec, context: Context, factor: float = 1.0) -> Proposal:
     """The family's fill at this layer's gain, times ``factor`` where the structure asks for one."""
     gain, why = weight_gain(param, spec, context)
     fitted = fitting(param, context)
-    parts = matrix_parts(param, context, gain * factor * context.scale)
+    evenly, quiet = stack_factor(param, context)
+    parts = matrix_parts(param, context, gain * factor * context.scale * evenly)
     counted = "" if fitted.family.endswith("orthogonal") else f" over {_MODE_WHY[fitted.mode]}"
     packed = f", each of its {len(param.slices)} packed maps by itself" if param.slices else ""
-    return Proposal(parts, f"{why}{counted}; {_FAMILY_WHY[fitted.family]}{packed}")
+    sources = _STACK_REFERENCES if quiet else ()
+    return Proposal(parts, f"{why}{quiet}{counted}; {_FAMILY_WHY[fitted.family]}{packed}", sources)
 
 
 def _hidden_weight(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
@@ -62,10 +85,23 @@ def _kept_unused(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposa
 
 
 def _selu_weight(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
-    parts = matrix_parts(param, Context(family="normal"), 1.0)
+    family = "orthogonal" if context.family == "orthogonal" else "normal"
     return Proposal(
-        parts,
+        matrix_parts(param, Context(family=family), 1.0),
         "SELU holds mean 0 and variance 1 only if weights have variance 1/fan_in; torch's gain of 3/4 breaks that",
+    )
+
+
+def _writes_to_stream(param: ParamSpec, spec: ModelSpec) -> bool:
+    """A linear map of the data that is what the residual stream starts from."""
+    alone = param.branch is None and param.norm_after is None and param.activation == NO_ACTIVATION
+    return is_weight(param) and param.role is Role.INPUT and bool(spec.branches) and alone and not param.slices
+
+
+def _stream_input(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    return Proposal(
+        matrix_parts(param, keeping_length(context), 1.0),
+        "it writes what the residual stream starts from: a patch keeps its length, so that branches weigh beside it",
     )
 
 
@@ -85,8 +121,15 @@ RULES = (
         "selu_weight",
         lambda p, s: is_weight(p) and "selu" in (p.input_activation, p.activation) and p.role is not Role.OUTPUT,
         _selu_weight,
-        "weights around SELU: Gaussian of variance exactly 1/fan_in",
+        "weights around SELU: variance exactly 1/fan_in",
         ("klambauer2017",),
+    ),
+    Rule(
+        "stream_input",
+        _writes_to_stream,
+        _stream_input,
+        "patch embeddings and other linear inputs of a residual stream: the length of the vector is kept",
+        ("peebles2023", "glorot2010"),
     ),
     Rule(
         "shortcut",
