@@ -259,7 +259,7 @@ RULE_BLUEPRINTS: tuple[Blueprint, ...] = (
     ),
     Blueprint(
         "rules_small_stack",
-        "as rules_orthogonal, a plain stack's output a quarter as large, evenly over its layers",
+        "as rules_orthogonal, a plain stack a quarter as large, evenly over its layers; its input keeps its length",
         1.02,
         context=Context(stack=SMALL_STACK),
         applies=_plain_dense,

@@ -71,6 +71,10 @@ def test_every_hidden_layer_takes_an_even_share(layers, act):
     plain, small = gains(made["rules_orthogonal"]), gains(made[NAME])
     first, *hidden, last = plain
     assert [small[first], small[last]] == [plain[first], plain[last]]
+    model = stack(layers, act)
+    made[NAME].apply(model)
+    inward = model[0].weight.detach()  # 10 numbers to 32: their length is kept, and not their size
+    torch.testing.assert_close(inward.T @ inward, torch.eye(10), atol=1e-5, rtol=0)
     ratios = [small[path] / plain[path] for path in hidden]
     assert ratios == pytest.approx([SMALL_STACK ** (1 / layers)] * len(hidden), rel=1e-4)
     assert math.prod(ratios) >= SMALL_STACK

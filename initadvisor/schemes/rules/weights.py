@@ -51,6 +51,8 @@ def base_weight(param: ParamSpec, spec: ModelSpec, context: Context, factor: flo
     gain, why = weight_gain(param, spec, context)
     fitted = fitting(param, context)
     evenly, quiet = stack_factor(param, context)
+    if context.stack != 1.0 and param.role is Role.INPUT:
+        context, quiet = keeping_length(context), ", and a sample keeps its length, since the whole stack starts small"
     parts = matrix_parts(param, context, gain * factor * context.scale * evenly)
     counted = "" if fitted.family.endswith("orthogonal") else f" over {_MODE_WHY[fitted.mode]}"
     packed = f", each of its {len(param.slices)} packed maps by itself" if param.slices else ""
