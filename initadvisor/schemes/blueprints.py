@@ -28,6 +28,7 @@ STRUCTURE = (
     "adapter_in",
     "adapter_out",
     "state_space",
+    "step_weight",
     "recurrent_hidden",
     "recurrent_input",
     "forget_bias",

@@ -198,6 +198,11 @@ ROWS: dict[str, Row] = {
     "adapter_out": lone(replace(HIDDEN, role=Role.ADAPTER_OUT), is_("zeros")),
     "equilibrium": lone(replace(HIDDEN, uses=5), is_("normal", std=0.01)),
     "state_space": lone(weight("a", (16, 4), Role.STATE), is_("mamba_a_log")),
+    "step_weight": lone(
+        weight("w", (8, 2), activation="softplus"),
+        is_("torch_linear"),
+        replace(bias("b", 8, "w"), role=Role.STATE, activation="softplus"),
+    ),
     "zero_hadamard": lone(HIDDEN, is_("zero_init")),
     "torch_default": lone(HIDDEN, is_("torch_linear")),
     "keep": lone(HIDDEN, kept),
@@ -292,10 +297,40 @@ def test_a_scheme_that_would_kill_a_branch_is_refused():
         build.scheme_from_rules("s", SchemeKind.RULES, "", spec, ("head_zero", "keep"), context=context)
 
 
+def test_t_fixup_scales_decoders_by_their_own_number_and_law():
+    """Two encoder layers of two branches, three decoder layers of three."""
+    kinds = "AM" * 2 + "AAM" * 3
+    entries = [
+        weight(f"w{i}", (8, 8), Role.ATTN_OUT if kind == "A" else Role.MLP_OUT, branch=i, branch_last=True)
+        for i, kind in enumerate(kinds)
+    ]
+    branches = tuple(Branch(i, (f"w{i}",), 2, (f"w{i}",), style=NormStyle.NONE) for i in range(len(kinds)))
+    spec = spec_of(*entries, branches=branches, residual_depth=len(kinds))
+    rule = registry.get("tfixup")
+    got = [fill(rule.propose(spec[f"w{i}"], spec, CONTEXT)).gain for i in range(len(kinds))]
+    assert got == pytest.approx([0.67 * 2**-0.25] * 4 + [27**-0.25] * 9, rel=1e-4)
+
+
 def test_modulated_branches_keep_their_weights():
     spec = branch(OUT)
     spec = replace(spec, params=(*spec.params, weight("mod", (8, 8), Role.MODULATION)))
     assert not registry.get("zero_last_weight").match(spec["out"], spec)
+
+
+@pytest.mark.parametrize(
+    ("activation", "constants", "filled"),
+    [
+        ("exp", {}, "mamba2_a_log"),
+        ("exp", {"a": 1.0}, "ones"),  # an author's constant is no draw of Mamba-2's
+        ("softplus", {}, "mamba_dt_bias"),
+        ("none", {"a": 1.0}, "ones"),  # the skip around the state
+        ("none", {}, None),
+    ],
+)
+def test_one_value_per_head_of_a_state_is_told_by_what_it_passes(activation, constants, filled):
+    spec = spec_of(ParamSpec("a", (8,), torch.float32, Role.STATE, op="mul", activation=activation))
+    proposal = registry.get("state_space").propose(spec["a"], spec, Context(constants=constants))
+    assert (fill(proposal).initializer if proposal.parts else None) == filled
 
 
 def test_rules_never_ask_for_class_names():

@@ -106,18 +106,40 @@ def _by_role(param: ParamSpec, value_gain: float, why: str) -> Proposal:
     return Proposal(picked, f"{why}, queries and keys at plain Xavier")
 
 
-def _tfixup_factor(spec: ModelSpec) -> tuple[float, str]:
-    layers = max(1, residual_count(spec) // 2)
+_ATTENTION = frozenset({Role.QUERY, Role.KEY, Role.VALUE, Role.QKV, Role.ATTN_OUT})
+
+
+def _decoder_layers(spec: ModelSpec) -> tuple[tuple[int, int, int], ...]:
+    """Three branches in a row that attend, attend and do not: a decoder's layer, which reads the encoder too."""
+    attends = [any(p in spec and spec[p].role in _ATTENTION for p in branch.params) for branch in spec.branches]
+    found: list[tuple[int, int, int]] = []
+    for i in range(len(attends) - 2):
+        before = found[-1][2] if found else -1
+        # An attention right before belongs to the same run of attentions, which is no decoder's.
+        alone = i == 0 or i - 1 == before or not attends[i - 1]
+        if i > before and alone and attends[i : i + 3] == [True, True, False]:
+            found.append((i, i + 1, i + 2))
+    return tuple(found)
+
+
+def _tfixup_factor(param: ParamSpec, spec: ModelSpec) -> tuple[float, str]:
+    """Huang et al. 2020, section 3.2. Their code's further √2 on values undoes the 1/√2 of its packed projection."""
+    decoder = _decoder_layers(spec)
+    if any(param.branch in layer for layer in decoder):
+        count = len(decoder)
+        return (9 * count) ** -0.25, f"T-Fixup for {count} decoder layers: Xavier times (9·{count})^(−1/4)"
+    others = len(spec.branches) - 3 * len(decoder) if decoder else residual_count(spec)
+    layers = max(1, others // 2)
     return 0.67 * layers**-0.25, f"T-Fixup for {layers} encoder layers: Xavier times .67·{layers}^(−1/4)"
 
 
 def _tfixup(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
-    factor, why = _tfixup_factor(spec)
+    factor, why = _tfixup_factor(param, spec)
     return Proposal(matrix_parts(param, Context(family="normal", mode="fan_avg"), factor), why)
 
 
 def _tfixup_qkv(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
-    factor, why = _tfixup_factor(spec)
+    factor, why = _tfixup_factor(param, spec)
     return _by_role(param, factor, why)
 
 

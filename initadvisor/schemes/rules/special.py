@@ -136,9 +136,28 @@ def _state(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
             whole(param, Fill("mamba_dt_bias")), "softplus of it is a step size, log-uniform from .001 to .1"
         )
     value = context.constants.get(param.path)
+    if value is None and param.activation == "exp":
+        return Proposal(
+            whole(param, Fill("mamba2_a_log")),
+            "one decay rate per head, from 1 to 16, as Mamba-2 draws them",
+            ("dao2024",),
+        )
     if value is not None:
         return Proposal(whole(param, Fill("ones")) if value == 1 else zeros(param), f"its author's constant, {value:g}")
     return Proposal((), "part of a state-space layer whose use is not certain, so its own values are kept")
+
+
+def _makes_steps(param: ParamSpec, spec: ModelSpec) -> bool:
+    """A projection whose softplus is the step size of a state: its bias was read as part of that layer."""
+    steps = any(p.role is Role.STATE and p.bias_of == param.path for p in spec.params)
+    return is_weight(param) and len(param.shape) == 2 and param.activation == "softplus" and steps
+
+
+def _step_weight(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    return Proposal(
+        whole(param, Fill("torch_linear")),
+        "it varies a step size around its bias: U(±1/√rank), so that the bias decides how long the memory is",
+    )
 
 
 def _hadamard(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
@@ -229,6 +248,13 @@ RULES = (
         ("bai2019",),
     ),
     Rule("state_space", lambda p, s: p.role is Role.STATE, _state, "Mamba's decay rates and step sizes", ("gu2023",)),
+    Rule(
+        "step_weight",
+        _makes_steps,
+        _step_weight,
+        "projection to a state-space layer's step sizes: U(±1/√rank)",
+        ("gu2023",),
+    ),
     Rule(
         "zero_hadamard",
         lambda p, s: is_weight(p) and p.role in (Role.HIDDEN, Role.INPUT) and not p.slices and sure(p),
