@@ -92,6 +92,7 @@ class Branches:
                     self._scale(op, end)
             trailing &= kind in (Kind.CARRY, Kind.NORM) and value not in self.bends.by_exit
             todo += [(s, trailing) for s in self._sources(op, kind)]
+        end.last.sort(key=lambda layer: layer.index)
         return end
 
     def _drops(self, op: Op) -> bool:
@@ -107,7 +108,7 @@ class Branches:
     def _scale(self, op: Op, end: End) -> None:
         pure = self.flow.pure_operand(op)
         if pure is not None:
-            if after_norm(self.flow, op) is None:
+            if scale_of(self.flow, op) is None:
                 end.scales.append(op.index)
             return
         numbers = [
@@ -201,3 +202,19 @@ def after_norm(flow: Flow, op: Op) -> int | None:
             return None
         value = flow.single_ref(made)
     return None
+
+
+def scale_of(flow: Flow, op: Op) -> int | None:
+    """Index of the norm whose scale an op applies; None also where the norm has a scale before."""
+    norm = after_norm(flow, op)
+    if norm is None:
+        return None
+    made: Op | None = flow.graph.ops[norm]
+    if any(flow.is_pure(i) for i in made.inputs):  # type: ignore[union-attr]
+        return None
+    value = flow.single_ref(op)
+    while value is not None and (made := flow.producer(value)) is not None and made.index != norm:
+        if flow.is_constant_scale(made) and flow.pure_operand(made) is not None:
+            return None
+        value = flow.single_ref(made)
+    return norm

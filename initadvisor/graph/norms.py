@@ -11,6 +11,8 @@ _REDUCTIONS = words("mean sum var std norm var_mean std_mean amax")
 _CENTRED = words("var std var_mean std_mean")
 _AVERAGES = words("mean var std var_mean std_mean")
 _ROOTS = words("sqrt rsqrt std norm std_mean")
+_POWERS = {"square": 2.0, "var": 2.0, "sqrt": 0.5, "rsqrt": -0.5, "reciprocal": -1.0}
+"""How results grow with their input where not in proportion; a norm and a standard deviation do in proportion."""
 _BETWEEN = words(
     "mul div rdiv add sub pow square reciprocal clamp clamp_min clamp_max abs maximum neg expand expand_as unsqueeze "
     "squeeze view reshape getitem"
@@ -62,7 +64,7 @@ def _normalised(flow: Flow, op: Op) -> int | None:
         return op.inputs[0]
     if op.name not in kinds.PRODUCTS or len(op.inputs) != 2:
         return None
-    return next((found[1] for a, b in _arrangements(op) if (found := _statistic(flow, a, b)) is not None), None)
+    return next((found[1] for pair in _arrangements(op) if (found := _statistic(flow, *pair)) is not None), None)
 
 
 def mark_norms(flow: Flow) -> None:
@@ -75,8 +77,8 @@ def mark_norms(flow: Flow) -> None:
 
 
 def _mark_written(flow: Flow, op: Op) -> None:
-    for numerator, statistic in _arrangements(op):
-        found = _statistic(flow, numerator, statistic)
+    for arrangement in _arrangements(op):
+        found = _statistic(flow, *arrangement)
         if found is None:
             continue
         name, base, inner = found
@@ -86,10 +88,10 @@ def _mark_written(flow: Flow, op: Op) -> None:
         return
 
 
-def _arrangements(op: Op) -> list[tuple[int, int]]:
-    """What may be normalised by what, in a product of two."""
+def _arrangements(op: Op) -> list[tuple[int, int, float]]:
+    """What may be normalised by what in a product of two, and how that must grow: as it, or as its inverse."""
     left, right = op.inputs
-    return [(left, right)] if op.name == "div" else [(left, right), (right, left)]
+    return [(left, right, 1.0)] if op.name == "div" else [(left, right, -1.0), (right, left, -1.0)]
 
 
 def _alike(flow: Flow, op: Op, value: int) -> list[int]:
@@ -97,8 +99,8 @@ def _alike(flow: Flow, op: Op, value: int) -> list[int]:
     return [i for i in op.inputs if flow.state[i] is flow.state[value]]
 
 
-def _statistic(flow: Flow, numerator: int, statistic: int) -> tuple[str, int, list[int]] | None:
-    """Name, normalised value and inner ops, where ``statistic`` is a root of a second moment of ``numerator``."""
+def _statistic(flow: Flow, numerator: int, statistic: int, degree: float) -> tuple[str, int, list[int]] | None:
+    """Name, normalised value and inner ops, where ``statistic`` grows as ``numerator`` to the power of ``degree``."""
     top = flow.root(numerator)
     bases, base, inner = {top}, numerator, []
     centring = flow.producer(top)
@@ -111,7 +113,7 @@ def _statistic(flow: Flow, numerator: int, statistic: int) -> tuple[str, int, li
             inner.append(centring.index)
     centred = len(bases) > 1
     reductions: set[str] = set()
-    rooted, todo, seen = False, [statistic], set()
+    rooted, todo, seen = False, [statistic], set[int]()
     while todo:
         value = flow.root(todo.pop())
         if value in bases or value in seen:
@@ -127,6 +129,9 @@ def _statistic(flow: Flow, numerator: int, statistic: int) -> tuple[str, int, li
         todo += _alike(flow, made, numerator)
     if not rooted or not reductions or flow.values[statistic].shape == flow.values[numerator].shape:
         return None
+    # What is normalised does not grow with its input; a response relative to others' (x·‖x‖/mean‖x‖) does.
+    if _degree(flow, statistic, bases, {}) != degree:
+        return None
     if not reductions & _AVERAGES:
         return "l2_norm", base, inner
     # With the mean taken off it is LayerNorm, whichever axes; without, RMSNorm.
@@ -137,6 +142,39 @@ def _statistic(flow: Flow, numerator: int, statistic: int) -> tuple[str, int, li
 def _exponent(op: Op) -> float:
     found = op.arg(1, "exponent", 0.0)
     return float(found) if isinstance(found, (int, float)) else 0.0
+
+
+def _degree(flow: Flow, value: int, bases: set[int], known: dict[int, float | None]) -> float | None:
+    """Power of the bases that a value grows with, None where it grows with none."""
+    value = flow.root(value)
+    if value in bases:
+        return 1.0
+    if value not in known:
+        known[value] = None
+        op = flow.producer(value)
+        if op is not None:
+            known[value] = _grown(op, value, [_degree(flow, i, bases, known) for i in op.inputs])
+    return known[value]
+
+
+def _grown(op: Op, value: int, powers: list[float | None]) -> float | None:
+    """The power of an op's result from those of its inputs."""
+    told = [p for p in powers if p is not None]
+    if not told:
+        return None
+    first, name = told[0], op.name
+    if name == "mul":
+        return sum(p or 0.0 for p in powers) if len(powers) > 1 else first
+    if name in ("div", "rdiv"):
+        over, under = (powers[0], powers[1]) if len(powers) > 1 else (first, None) if name == "div" else (None, first)
+        if name == "rdiv" and len(powers) > 1:
+            over, under = under, over
+        return (over or 0.0) - (under or 0.0)
+    if name == "pow":
+        return first * _exponent(op)
+    if name == "var_mean":
+        return 2 * first if op.outputs[0] == value else first
+    return first * _POWERS.get(name, 1.0)
 
 
 def _reaches(flow: Flow, value: int, target: int) -> bool:

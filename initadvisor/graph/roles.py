@@ -230,7 +230,7 @@ class _Reader:
         if use.role in (Role.NORM_SCALE, Role.NORM_SHIFT):
             return end.norm is not None and self._normed_by(use) == end.norm, None
         if use.role is Role.BRANCH_SCALE:
-            return True, None
+            return use.op in self.branches.ending_scales, None
         is_last = layer is not None and any(last.index == layer.index for last in end.last)
         return is_last, scale if is_last or use.facts is not None else None
 

@@ -11,7 +11,7 @@ from initadvisor.graph import kinds
 from initadvisor.graph.activations import Bends
 from initadvisor.graph.attention import Attentions
 from initadvisor.graph.axes import AxisMap, Origin, Part, Tracer, axis_map
-from initadvisor.graph.branches import Branches, after_norm
+from initadvisor.graph.branches import Branches, after_norm, scale_of
 from initadvisor.graph.flow import Flow, Layer, read_by
 from initadvisor.graph.kinds import Kind
 from initadvisor.graph.layer_roles import LayerFacts, LayerReader
@@ -31,6 +31,9 @@ GATE_NAMES = {
 }
 _ELEMENTWISE = Fans(1.0, 1.0, 0, 0)
 """Fans of a weight that multiplies every feature by itself."""
+
+_WEIGHTLESS = 6
+"""Ops between a factor and the sum it goes to: a shift, a cast, a change of layout."""
 
 _STATEFUL = frozenset({"exp", "softplus"})
 """What a parameter passes before it may count as dynamics: rates are kept positive by these."""
@@ -358,11 +361,29 @@ class UseReader:
             return Role.BRANCH_SCALE, Confidence.CERTAIN, ""
         if numel == 1 or any(o in self.attentions.scores for o in op.outputs):
             return Role.SCALAR, Confidence.CERTAIN, ""
-        if after_norm(self.flow, op) is not None:
+        if scale_of(self.flow, op) is not None:
             return Role.NORM_SCALE, Confidence.CERTAIN, ""
+        if self._joins_its_source(op):
+            return Role.BRANCH_SCALE, Confidence.INFERRED, "multiplies what is added to the signal it is computed from"
         if len(self._spread(operand)) == 1:
             return Role.NORM_SCALE, Confidence.INFERRED, "scales channels, with no normalisation before it"
         return Role.HIDDEN, Confidence.INFERRED, "multiplies the signal elementwise"
+
+    def _joins_its_source(self, op: Op) -> bool:
+        """The product is added to a signal it was computed from, without a weight on the way."""
+        todo = list(op.outputs)
+        for _ in range(_WEIGHTLESS):
+            if not todo:
+                return False
+            value = todo.pop()
+            for reader in self.flow.consumers(value):
+                kind = self.flow.kind_of(reader)
+                if kind is Kind.SUM:
+                    others = [i for i in reader.inputs if i != value and self.flow.is_live(i)]
+                    return any(Ancestors(self.flow, value).has(i) is False for i in others)
+                if kind is Kind.CARRY:
+                    todo += reader.outputs
+        return False
 
     def _shift_role(self, op: Op, operand: int, numel: int) -> tuple[Role, Confidence, str]:
         if any(o in self.attentions.scores for o in op.outputs):
@@ -378,9 +399,18 @@ class UseReader:
         before = self._weight_before(signal) if signal is not None else None
         if before is not None and spread and self._feature_axis(before, signal) in (None, spread[0]):
             return Role.BIAS, Confidence.CERTAIN, ""
-        if len(self.flow.values[operand].shape) == 1:
+        if len(self.flow.values[operand].shape) == 1 or self._along_features(operand, spread, signal):
             return Role.BIAS, Confidence.INFERRED, "shifts channels"
         return Role.POSITION, Confidence.INFERRED, "added along one axis that is not the features'"
+
+    def _along_features(self, operand: int, spread: list[int], signal: int | None) -> bool:
+        """Whether an operand varies along what a weight makes, activations and factors since notwithstanding."""
+        behind = self._weight_before(signal, bent=True) if signal is not None and spread else None
+        if behind is None or len(behind.reading.out_axes) != 1:
+            return False
+        features = self.flow.values[behind.output].shape[behind.reading.out_axes[0]]
+        axis = self._feature_axis(behind, signal)
+        return self.flow.values[operand].shape[spread[0]] == features and axis in (None, spread[0])
 
     def _feature_axis(self, layer: Layer, signal: int | None) -> int | None:
         """Axis of a weight's output that holds its features, where nothing was moved since; else None."""
@@ -388,8 +418,8 @@ class UseReader:
             return None
         return layer.reading.out_axes[0]
 
-    def _weight_before(self, value: int | None) -> Layer | None:
-        """The single weight whose output a value is, behind linear ops, norms and other shifts."""
+    def _weight_before(self, value: int | None, *, bent: bool = False) -> Layer | None:
+        """The single weight whose output a value is, behind linear ops, norms, shifts (activations where bent)."""
         for _ in range(24):
             if value is None:
                 return None
@@ -399,8 +429,12 @@ class UseReader:
             layers = self.flow.layers_of.get(op.index)
             if layers:
                 return layers[0]
-            if value in self.bends.by_exit:
-                return None
+            bend = self.bends.by_exit.get(value)
+            if bend is not None:
+                if not bent:
+                    return None
+                value = bend.start
+                continue
             if self.flow.kind_of(op) in (Kind.CARRY, Kind.NORM):
                 value = self.flow.single_ref(op)
             else:

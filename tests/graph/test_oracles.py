@@ -1,4 +1,4 @@
-"""The reading of every family against what its source and configuration say by formula."""
+"""The reading of every family, and of vision designs written out, against what source or paper say by formula."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 from oracles import ORACLES, Oracle
 from torch import nn
+from vision import VISION
 
 from initadvisor.graph.analyze import analyze
 from initadvisor.graph.spec import ModelSpec
@@ -34,10 +35,10 @@ def _said(model: nn.Module, oracle: Oracle) -> dict[str, str]:
     return said
 
 
-@pytest.fixture(scope="module", params=ORACLES)
+@pytest.fixture(scope="module", params=ORACLES | VISION)
 def case(request: pytest.FixtureRequest) -> tuple[nn.Module, ModelSpec, Oracle]:
     torch.manual_seed(0)
-    (model, batch), oracle = ORACLES[request.param]()
+    (model, batch), oracle = (ORACLES | VISION)[request.param]()
     return model, analyze(model, batch), oracle
 
 
