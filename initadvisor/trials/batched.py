@@ -22,8 +22,8 @@ from initadvisor.trials.stack import Batching, NotBatchableError, Stack
 from initadvisor.trials.streams import seed_all
 from initadvisor.trials.task import TrainingTask
 
-PROPORTIONAL = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta")
-"""Classes of ``torch.optim`` that treat every element by itself and step in proportion to the rate."""
+ELEMENTWISE = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta")
+"""Classes of ``torch.optim`` that treat every element by itself."""
 
 WEIGHT_COPIES = 6
 """Copies of the weights at the height of a step: weights, gradients, two moments, the old weights, one of transit."""
@@ -51,12 +51,11 @@ def batching_of(task: TrainingTask) -> Batching:
         NotBatchableError: with the reason.
     """
     kind = task.optimizer.kind
-    if kind.__name__ not in PROPORTIONAL or not kind.__module__.startswith("torch.optim"):
-        raise NotBatchableError(f"{kind.__name__} does not step each element in proportion to the rate")
+    if kind.__name__ not in ELEMENTWISE or not kind.__module__.startswith("torch.optim"):
+        raise NotBatchableError(f"{kind.__name__} does not step each element by itself")
     if task.autocast is not None:
         raise NotBatchableError("autocast")
     model = task.member()
-    before = {n: b.detach().clone() for n, b in model.named_buffers()}
     optimizer = task.optimizer.build(model, task.rates[0])
     if isinstance(task.build_scheduler(optimizer), ReduceLROnPlateau):
         raise NotBatchableError("the scheduler follows the loss")
@@ -71,8 +70,6 @@ def batching_of(task: TrainingTask) -> Batching:
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         loss = task.compute_loss(model, task.sample)
     loss.backward()  # type: ignore[no-untyped-call]
-    if any(not torch.equal(b, before[n]) for n, b in model.named_buffers() if n in before):
-        raise NotBatchableError("buffers change in training (running statistics)")
     owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
     active = tuple(n for n, p in model.named_parameters() if p.grad is not None and id(p) in owned)
     if any(p.grad is not None and p.grad.is_sparse for p in model.parameters()):
@@ -105,11 +102,13 @@ def train_batched(
     try:
         return _train_stack(task, schemes, states, until, evals, spec, batching)
     except Exception as error:  # noqa: BLE001 - whatever vmap or the user's code raises, the loop is the judge of it
-        if is_out_of_memory(error):
-            middle = len(states) // 2
-            parts = (states[:middle], states[middle:])
-            return [s for part in parts for s in train_batched(task, schemes, part, until, evals, spec, batching)]
+        too_large = is_out_of_memory(error)
+    # Out of the handler: an exception under treatment keeps the frames of the failed stack, and all it had allocated.
+    if not too_large:
         return train_members(task, schemes, states, until, evals, spec)
+    middle = len(states) // 2
+    parts = (states[:middle], states[middle:])
+    return [s for part in parts for s in train_batched(task, schemes, part, until, evals, spec, batching)]
 
 
 def _train_stack(
@@ -124,6 +123,7 @@ def _train_stack(
     began = time.perf_counter()
     draws, broken = _draws(task, schemes, [s for s in states if s.checkpoint is None], spec)
     going = [s for s in states if s.checkpoint is not None or (s.key.scheme, s.key.seed) in draws]
+    going.sort(key=lambda s: s.key.lr)  # the optimizer steps neighbours of one rate together
     failed = [
         replace(s, status=Status.FAILED, message=broken[s.key.scheme, s.key.seed]) for s in states if s not in going
     ]

@@ -15,7 +15,7 @@ from initadvisor.schemes.scheme import Scheme
 from initadvisor.trials.batched import batching_of, is_out_of_memory, step_seconds
 from initadvisor.trials.loop import Draw, Training, make_draw
 from initadvisor.trials.member import MemberKey, MemberState, load_tensors
-from initadvisor.trials.stack import Batching, NotBatchableError
+from initadvisor.trials.stack import Batching, NotBatchableError, Stack
 from initadvisor.trials.task import TrainingTask
 from initadvisor.types import CURRENT
 
@@ -140,7 +140,9 @@ def choose_batching(
         cost = size * (PROBE_STEPS + 1)
         if size > limit or spent + cost > PROBE_SHARE * ahead:
             break
-        many = [(states[i % len(states)], draws[i % len(states)]) for i in range(size)]
+        many = sorted(
+            ((states[i % len(states)], draws[i % len(states)]) for i in range(size)), key=lambda m: m[0].key.lr
+        )
         try:
             seconds, _ = step_seconds(task, batching, [s for s, _ in many], [d for _, d in many], PROBE_STEPS)
         except Exception as error:
@@ -172,25 +174,32 @@ def _members(
 
 
 def _check(task: TrainingTask, batching: Batching, states: Sequence[MemberState], draws: Sequence[Draw]) -> int:
-    """Compare the first losses of loop and stack; gives back the steps this took.
+    """Compare losses and buffers of loop and stack over the first steps; gives back the steps this took.
 
     Raises:
         NotBatchableError: they differ.
     """
-    _, stacked = step_seconds(task, batching, states, draws, PROBE_STEPS)
+    stack = Stack(task, batching, states, [d.tensors for d in draws])
+    stacked = [tuple(stack.step(index).tolist()) for index in range(PROBE_STEPS + 1)]
     taken = len(states) * len(stacked)
     for member, (state, draw) in enumerate(zip(states, draws, strict=True)):
         model = task.member()
         load_tensors(model, draw.tensors)
         training = Training(task, model, state)
-        for index, row in enumerate(stacked):
-            try:
+        try:
+            for index, row in enumerate(stacked):
                 looped = training.step(index)
-            except ArithmeticError:
-                break
-            taken += 1
-            if not abs(looped - row[member]) <= AGREEMENT * max(abs(looped), abs(stacked[0][member])):
-                raise NotBatchableError(
-                    f"losses differ at step {index + 1}: {looped:.6g} looped, {row[member]:.6g} stacked"
-                )
+                taken += 1
+                if not abs(looped - row[member]) <= AGREEMENT * max(abs(looped), abs(stacked[0][member])):
+                    raise NotBatchableError(
+                        f"losses differ at step {index + 1}: {looped:.6g} looped, {row[member]:.6g} stacked"
+                    )
+        except ArithmeticError:
+            continue  # diverged
+        for name, buffer in model.named_buffers():
+            own = stack.carried[name][member]
+            # Running statistics move with every step of the weights and are compared over all their entries together.
+            apart = (own.double() - buffer.double()).norm() if not buffer.is_complex() else (own - buffer).abs().norm()
+            if not apart <= AGREEMENT * max(float(buffer.abs().double().norm()), 1.0):
+                raise NotBatchableError(f"buffer {name} differs")
     return taken

@@ -1,7 +1,7 @@
 """A chunk of members as one live training: weights stacked, one vectorised pass, the user's optimizer on the stack.
 
-Learning rates differ per member. The user's elementwise optimizer steps the whole stack at the largest rate, then each
-member's displacement is scaled by its own share of it: exact wherever the step is proportional to the rate.
+Learning rates differ per member. The user's optimizer treats every element by itself, so it steps stacks as it steps
+single tensors; it gets the stacked weights in slices, one for each run of neighbouring members of one rate.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.func import functional_call, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
@@ -23,9 +21,19 @@ from initadvisor.data import Batch
 from initadvisor.trials.member import Checkpoint, MemberState
 from initadvisor.trials.streams import derive_step, seed_all
 from initadvisor.trials.task import TrainingTask
+from initadvisor.trials.together import members_together
 
 CLIP_EPSILON = 1e-6
 """What ``clip_grad_norm_`` adds to a norm before it divides."""
+
+FUSED = ("SGD", "Adam", "AdamW", "Adagrad")
+"""Optimizers of torch that step many tensors on a processor in one call; they agree with the others to rounding."""
+
+COUNTERS = ("step", "mu_product")
+"""Entries of optimizers' states that are the same number for all members, whatever the shape of the parameter."""
+
+LEFT_OUT = ("params", "lr", "initial_lr", "param_names", "fused")
+"""Entries of a parameter group that are no settings of the user's to carry over to the stack."""
 
 
 class NotBatchableError(Exception):
@@ -48,32 +56,44 @@ class Batching:
     member_bytes: int
 
 
-@contextmanager
-def _vectorised() -> Iterator[None]:
-    """Attention as plain products: its fused kernel has no batching rule on a CPU and would run member by member."""
-    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
-        warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)
-        yield
+class _Slots:
+    """The places of a model at which weights and buffers can be swapped for those of all members.
 
+    Written straight into the modules' tables, as ``torch.func.functional_call`` does too; that one looks every tensor
+    up by its path and searches the model for tied ones at each call.
+    """
 
-class _Scored(nn.Module):
-    """The loss as the output of a module, so that its weights can be swapped in."""
+    def __init__(self, model: nn.Module) -> None:
+        names = {id(t): n for n, t in (*model.named_parameters(), *model.named_buffers())}
+        # The tables hold parameters, or None, by their type; while they are filled, they hold any tensor.
+        tables: list[dict[str, Any]] = [
+            table for m in model.modules() for table in (cast(Any, m._parameters), cast(Any, m._buffers))
+        ]
+        self._slots = [(table, key, names[id(t)]) for table in tables for key, t in table.items() if t is not None]
 
-    def __init__(self, task: TrainingTask, model: nn.Module) -> None:
-        super().__init__()
-        self.model, self._task = model, task
+    @contextmanager
+    def filled(self, tensors: Mapping[str, torch.Tensor]) -> Iterator[None]:
+        """Put ``tensors`` in, by name; on the way out, what was there before."""
+        before = [table[key] for table, key, _ in self._slots]
+        try:
+            for table, key, name in self._slots:
+                table[key] = tensors[name]
+            yield
+        finally:
+            for (table, key, _), tensor in zip(self._slots, before, strict=True):
+                table[key] = tensor
 
-    def forward(self, batch: Batch) -> torch.Tensor:
-        return self._task.compute_loss(self.model, batch)
+    def replaced(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Tensors that the model has put in other ones' places since, by name."""
+        return {name: table[key] for table, key, name in self._slots if table[key] is not tensors[name]}
 
 
 @dataclass(frozen=True)
 class _Data:
-    """Batches of all members of a chunk at one step: one shared, or one each, stacked."""
+    """The batches of all members at one step, stacked."""
 
     tensors: list[torch.Tensor]
     rebuild: Callable[[Sequence[torch.Tensor]], Batch]
-    shared: bool
 
 
 def _leaves(batch: Batch) -> tuple[list[Any], TreeSpec]:
@@ -81,31 +101,28 @@ def _leaves(batch: Batch) -> tuple[list[Any], TreeSpec]:
 
 
 def _data_of(batches: Sequence[Batch]) -> _Data:
-    """Take the tensors out of batches, each once; those of different batches are stacked.
+    """Take the tensors out of batches, each once, and stack them.
 
     Raises:
         NotBatchableError: the batches do not have the same shapes.
     """
     leaves, spec = _leaves(batches[0])
-    shared = all(b is batches[0] for b in batches)
     places: dict[int, int] = {}
     where = [places.setdefault(id(x), len(places)) if isinstance(x, torch.Tensor) else None for x in leaves]
     firsts = {slot: i for i, slot in reversed(list(enumerate(where))) if slot is not None}
-    tensors = [leaves[firsts[slot]] for slot in range(len(places))]
-    if not shared:
-        others = [_leaves(b) for b in batches]
-        if any(s != spec for _, s in others):
-            raise NotBatchableError("batches differ in structure")
-        columns = [[found[firsts[slot]] for found, _ in others] for slot in range(len(places))]
-        if any(len({(t.shape, t.dtype) for t in column}) > 1 for column in columns):
-            raise NotBatchableError("batches differ in shape")
-        tensors = [torch.stack(column) for column in columns]
+    others = [_leaves(b) for b in batches]
+    if any(s != spec for _, s in others):
+        raise NotBatchableError("batches differ in structure")
+    columns = [[found[firsts[slot]] for found, _ in others] for slot in range(len(places))]
+    if any(len({(t.shape, t.dtype) for t in column}) > 1 for column in columns):
+        raise NotBatchableError("batches differ in shape")
+    tensors = [torch.stack(column) for column in columns]
 
     def rebuild(given: Sequence[torch.Tensor]) -> Batch:
         filled = [leaf if slot is None else given[slot] for leaf, slot in zip(leaves, where, strict=True)]
         return Batch(*tree_unflatten(filled, spec))
 
-    return _Data(tensors, rebuild, shared)
+    return _Data(tensors, rebuild)
 
 
 class _Rates:
@@ -152,34 +169,69 @@ class Stack:
             raise NotBatchableError("members are at different steps")
         if task.random and len(set(self.seeds)) > 1:
             raise NotBatchableError("members of different seeds draw different random numbers")
-        model = task.member()
-        self.scored = _Scored(task, model)
+        self.model = task.member()
+        self._slots = _Slots(self.model)
         self.active = {n: nn.Parameter(torch.stack([t[n] for t in tensors])) for n in batching.active}
-        names = [n for n, _ in (*model.named_parameters(), *model.named_buffers()) if n not in self.active]
-        self.carried = {f"model.{n}": torch.stack([t[n] for t in tensors]) for n in names}
-        self.rates = {lr: _Rates(task, model, lr, self.begin) for lr in dict.fromkeys(s.key.lr for s in states)}
-        self.groups = self._groups(model)
+        named = (*self.model.named_parameters(), *self.model.named_buffers())
+        self.carried = {n: torch.stack([t[n] for t in tensors]) for n, _ in named if n not in self.active}
+        self.rates = {lr: _Rates(task, self.model, lr, self.begin) for lr in dict.fromkeys(s.key.lr for s in states)}
+        self._runs = _runs([s.key.lr for s in states])
+        self._begun = False
+        self._arm()
+
+    def _arm(self) -> None:
+        """Give the weights as they lie in memory now to an optimizer, with what the members bring of its state."""
+        self._parts = {n: [p.detach()[run.members] for run in self._runs] for n, p in self.active.items()}
         self.optimizer = self._build()
         self._load_optimizer()
 
-    def _groups(self, model: nn.Module) -> list[list[str]]:
-        names = {id(p): n for n, p in model.named_parameters()}
-        first = next(iter(self.rates.values())).optimizer
-        return [[names[id(p)] for p in g["params"]] for g in first.param_groups]
+    def _lie_like(self, gradients: Sequence[torch.Tensor]) -> None:
+        """Order weights in memory as their gradients come (those of linear maps, transposed), so that none is copied.
+
+        Fused optimizers walk through memory, and take for granted that weights, gradients and moments lie alike.
+        """
+        self._begun = True
+        odd = False
+        for p, g in zip(self.active.values(), gradients, strict=True):
+            if g.stride() != p.stride() and torch.empty_like(g).stride() == g.stride():
+                p.data = torch.empty_like(g).copy_(p.detach())
+                odd = True
+        if odd:
+            self._arm()
 
     def _build(self) -> Optimizer:
-        first = next(iter(self.rates.values())).optimizer
+        """One optimizer over all members: its groups are the user's, once for each run of members of one rate."""
+        self._owners: list[tuple[int, float]] = []
         groups = []
-        for group, names in zip(first.param_groups, self.groups, strict=True):
-            options = {k: v for k, v in group.items() if k not in ("params", "initial_lr", "param_names", "fused")}
-            groups.append({**options, "params": [self.active[n] for n in names if n in self.active], "foreach": None})
+        names = {id(p): n for n, p in self.model.named_parameters()}
+        first = next(iter(self.rates.values())).optimizer
+        for index, group in enumerate(first.param_groups):
+            options = {k: v for k, v in group.items() if k not in LEFT_OUT}
+            owned = [names[id(p)] for p in group["params"] if names[id(p)] in self.active]
+            for place, run in enumerate(self._runs):
+                if owned:
+                    groups.append(
+                        {**options, **self._kernel(options), "params": [self._parts[n][place] for n in owned]}
+                    )
+                    self._owners.append((index, run.lr))
         return self.task.optimizer.kind(groups, lr=1.0)  # type: ignore[call-arg]
 
-    # -- state of the optimizer: by member in checkpoints, stacked here ---------------------------------------------
+    def _kernel(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options that step many tensors in one call, which for small ones is most of the time."""
+        if options.get("differentiable") or self.task.device.type != "cpu":
+            return {"foreach": None} if "foreach" in options else {}
+        real = all(p.dtype in (torch.float32, torch.float64) for p in self.active.values())
+        if self.task.optimizer.kind.__name__ in FUSED and real:
+            return {"fused": True, "foreach": False}
+        return {"foreach": True} if "foreach" in options else {}
+
+    # -- state of the optimizer: by member in checkpoints, by run of members here -----------------------------------
 
     def _indexed(self) -> Iterator[tuple[int, str]]:
         """Index of each active parameter in the state dict of a looped optimizer."""
-        flat = [n for names in self.groups for n in names]
+        names = {id(p): n for n, p in self.model.named_parameters()}
+        groups = next(iter(self.rates.values())).optimizer.param_groups
+        flat = [names[id(p)] for group in groups for p in group["params"]]
         return ((i, n) for i, n in enumerate(flat) if n in self.active)
 
     def _load_optimizer(self) -> None:
@@ -187,106 +239,98 @@ class Stack:
         if not loaded:
             return
         for index, name in self._indexed():
-            entries = [state.get(index, {}) for state in loaded]
-            slot = self.optimizer.state[self.active[name]]
-            for key, value in entries[0].items():
-                per_member = (
-                    isinstance(value, torch.Tensor) and value.ndim and value.shape == self.active[name].shape[1:]
-                )
-                if per_member:
-                    slot[key] = torch.stack([entry[key] for entry in entries])
-                else:
-                    slot[key] = value.clone() if isinstance(value, torch.Tensor) else value
+            for run, part in zip(self._runs, self._parts[name], strict=True):
+                entries = [state.get(index, {}) for state in loaded[run.members]]
+                slot = self.optimizer.state[part]
+                for key, value in entries[0].items():
+                    if isinstance(value, torch.Tensor) and key not in COUNTERS and value.shape == part.shape[1:]:
+                        slot[key] = torch.empty_like(part).copy_(torch.stack([entry[key] for entry in entries]))
+                    else:
+                        slot[key] = value.clone() if isinstance(value, torch.Tensor) else value
 
     def checkpoint(self, member: int) -> Checkpoint:
         """One member's part, as the loop would have left it."""
         rates = self.rates[self.states[member].key.lr]
         optimizer = rates.optimizer.state_dict()
         optimizer["state"] = {}
+        place, run = next((i, r) for i, r in enumerate(self._runs) if member < r.members.stop)
         for index, name in self._indexed():
-            p = self.active[name]
+            part = self._parts[name][place]
             optimizer["state"][index] = {
-                key: value[member].clone()
-                if isinstance(value, torch.Tensor) and value.ndim and value.shape == p.shape
+                key: value[member - run.members.start].clone(memory_format=torch.contiguous_format)
+                if isinstance(value, torch.Tensor) and key not in COUNTERS and value.shape == part.shape
                 else (value.clone() if isinstance(value, torch.Tensor) else value)
-                for key, value in self.optimizer.state[p].items()
+                for key, value in self.optimizer.state[part].items()
             }
-        tensors = {n: p.detach()[member].clone() for n, p in self.active.items()}
-        tensors.update((n.removeprefix("model."), t[member].clone()) for n, t in self.carried.items())
+        stacked = (*self.active.items(), *self.carried.items())
+        tensors = {n: t.detach()[member].clone(memory_format=torch.contiguous_format) for n, t in stacked}
         scheduler = None if rates.scheduler is None else rates.scheduler.state_dict()
         return Checkpoint(tensors, optimizer, scheduler)
 
     # -- training -----------------------------------------------------------------------------------------------------
 
-    def _loss(self, data: _Data) -> Callable[..., torch.Tensor]:
-        def loss(active: dict[str, torch.Tensor], carried: dict[str, torch.Tensor], tensors: Any) -> torch.Tensor:
-            value: torch.Tensor = functional_call(self.scored, {**active, **carried}, (data.rebuild(tensors),))
-            return value
-
-        return loss
-
-    def _weights(self) -> dict[str, torch.Tensor]:
-        return {f"model.{n}": p.detach() for n, p in self.active.items()}
+    def _losses(self, batches: Sequence[Batch], members: list[int] | None = None) -> torch.Tensor:
+        """Loss of every member, or of those given, on its batch or on the one there is."""
+        shared = all(b is batches[0] for b in batches)
+        data = None if shared else _data_of(batches)
+        stacks: dict[str, torch.Tensor] = {**self.active, **self.carried}
+        if members is not None:
+            stacks = {n: t[members] for n, t in stacks.items()}
+        count = len(self.states) if members is None else len(members)
+        with members_together(count) as level, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)
+            marked = {n: level.mark(t) for n, t in stacks.items()}
+            with self._slots.filled(marked):
+                batch = batches[0] if data is None else data.rebuild([level.mark(t) for t in data.tensors])
+                losses = level.unmark(self.task.compute_loss(self.model, batch))
+                for name, tensor in self._slots.replaced(marked).items():
+                    if name in self.active:
+                        raise NotBatchableError(f"the model replaces its parameter {name}")
+                    if members is None:
+                        self.carried[name] = level.unmark(tensor).detach()
+        return losses
 
     def step(self, index: int) -> torch.Tensor:
         """One optimizer step of every member; their losses before it."""
         seed_all(derive_step(self.seeds[0], index))
-        data = _data_of([self.task.batch_at(seed, index) for seed in self.seeds])
-        run = vmap(self._loss(data), in_dims=(0, 0, None if data.shared else 0), randomness="same")
-        weights = {f"model.{n}": p for n, p in self.active.items()}
-        with _vectorised():
-            losses = run(weights, self.carried, data.tensors)
+        losses = self._losses([self.task.batch_at(seed, index) for seed in self.seeds])
         # Members do not mix, so the gradient of the sum is the gradient of each; taken outside of vmap, it keeps the
         # memory layouts of ordinary batched products, a quarter faster than vmap(grad) on a deep MLP.
         gradients = list(torch.autograd.grad(losses.sum(), list(self.active.values())))
         if self.task.clip_norm is not None:
-            self._clip(gradients)
-        for p, g in zip(self.active.values(), gradients, strict=True):
-            p.grad = g
-        self._move()
+            gradients = self._clip(gradients)
+        if not self._begun:
+            self._lie_like(gradients)
+        for (name, p), gradient in zip(self.active.items(), gradients, strict=True):
+            alike = gradient if gradient.stride() == p.stride() else torch.empty_like(p).copy_(gradient)
+            for run, part in zip(self._runs, self._parts[name], strict=True):
+                part.grad = alike[run.members]
+        for (owner, lr), group in zip(self._owners, self.optimizer.param_groups, strict=True):
+            group["lr"] = self.rates[lr].now[owner]
+        self.optimizer.step()
         for rates in self.rates.values():
             rates.step()
         return losses.detach()
 
-    def _clip(self, gradients: list[torch.Tensor]) -> None:
+    def _clip(self, gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         assert self.task.clip_norm is not None
-        norms: torch.Tensor = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+        count = len(self.states)
+        norms: torch.Tensor = torch.stack([g.reshape(count, -1).norm(dim=1) for g in gradients]).norm(dim=0)
         factors = (self.task.clip_norm / (norms + CLIP_EPSILON)).clamp(max=1.0)
-        for g in gradients:
-            g.mul_(factors.view(-1, *[1] * (g.ndim - 1)))
-
-    def _move(self) -> None:
-        """Step at the largest rate of each group, then take back what is too much for each member."""
-        per_member = [self.rates[s.key.lr].now for s in self.states]
-        shares: list[torch.Tensor | None] = []
-        for index, group in enumerate(self.optimizer.param_groups):
-            own = torch.tensor([rates[index] for rates in per_member], dtype=torch.float32, device=self.task.device)
-            largest = float(own.max())
-            group["lr"] = largest
-            shares.append(None if largest == 0 or bool((own == largest).all()) else own / largest)
-        before = [
-            None if share is None else [p.detach().clone() for p in group["params"]]
-            for group, share in zip(self.optimizer.param_groups, shares, strict=True)
-        ]
-        self.optimizer.step()
-        with torch.no_grad():
-            for group, share, olds in zip(self.optimizer.param_groups, shares, before, strict=True):
-                if share is None or olds is None:
-                    continue
-                for p, old in zip(group["params"], olds, strict=True):
-                    torch.lerp(old, p, share.to(p.dtype).view(-1, *[1] * (p.ndim - 1)), out=p)
+        # Not in place: a gradient may be expanded from a single number.
+        return [g * factors.view(-1, *[1] * (g.ndim - 1)) for g in gradients]
 
     def evaluate(self) -> torch.Tensor:
         """Held-out losses of all members, as the loop computes them."""
-        flags = [(m, m.training) for m in self.scored.modules()]
-        self.scored.eval()
+        flags = [(m, m.training) for m in self.model.modules()]
+        self.model.eval()
         scores = torch.empty(len(self.states), dtype=torch.float64, device=self.task.device)
         # Confirming members of different seeds are scored on different rows.
         together: dict[int | None, list[int]] = {}
         for member, seed in enumerate(self.seeds):
             together.setdefault(self.task.fold_of.get(seed), []).append(member)
         try:
-            with torch.no_grad(), _vectorised():
+            with torch.no_grad():
                 for members in together.values():
                     scores[members] = self._score(members)
         finally:
@@ -296,16 +340,29 @@ class Stack:
 
     def _score(self, members: list[int]) -> torch.Tensor:
         """Held-out losses of members that are scored on the same rows."""
-        weights, carried = self._weights(), self.carried
-        if len(members) < len(self.states):
-            weights = {n: p[members] for n, p in weights.items()}
-            carried = {n: t[members] for n, t in carried.items()}
+        part = None if len(members) == len(self.states) else members
         total, weight = torch.zeros(len(members), dtype=torch.float64, device=self.task.device), 0.0
         for index, batch in enumerate(self.task.split_of(self.seeds[members[0]]).heldout):
             seed_all(derive_step(self.task.seed, index))
-            data = _data_of([batch])
-            run = vmap(self._loss(data), in_dims=(0, 0, None), randomness="same")
             size = batch.size or 1
-            total += run(weights, carried, data.tensors).double() * size
+            total += self._losses([batch], part).double() * size
             weight += size
         return total / weight
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Neighbouring members of one rate."""
+
+    lr: float
+    members: slice
+
+
+def _runs(rates: Sequence[float]) -> list[_Run]:
+    found: list[_Run] = []
+    for place, lr in enumerate(rates):
+        if found and found[-1].lr == lr:
+            found[-1] = _Run(lr, slice(found[-1].members.start, place + 1))
+        else:
+            found.append(_Run(lr, slice(place, place + 1)))
+    return found
