@@ -31,14 +31,14 @@ MIN_CANDIDATES = 3
 RACE_RATES = 2
 """Learning rates of each scheme that go on after the first rung: its best two, since the best rate may shift."""
 
+CONFIRM_EVALS = 12
+"""Evaluations of a confirming training: finds the best checkpoint to a twelfth, for a few percent."""
+
 SWEEP_SEEDS = 4
 """Seeds of the full sweep that a cost is a share of: what a careful grid search would use."""
 
 PATIENCE = {"fast": 15.0, "standard": 45.0, "thorough": 300.0}
 """Seconds of trials that a budget in words may take; a plan that would take longer is halved until it fits."""
-
-SECONDS_MARGIN = 0.9
-"""Part of a budget in seconds that is planned; the rest absorbs a rate that was measured too high."""
 
 SEARCH_ROUNDS = 40
 """Bisections when a plan is fitted to a number of steps: the scale is then exact to any integer."""
@@ -242,7 +242,7 @@ class Budget:
             return plan_for_steps(self.steps, candidates=candidates, rates=rates, length=length)
         if self.level is None:
             assert self.seconds is not None
-            limit = max(1, int(self.seconds * SECONDS_MARGIN * (rate or 1.0)))
+            limit = max(1, int(self.seconds * (rate or 1.0)))
             return plan_for_steps(limit, candidates=candidates, rates=rates, length=length)
         plan = build_plan(LEVELS[self.level], 1.0, candidates=candidates, rates=rates, length=length)
         if rate is None or self.seconds is None:

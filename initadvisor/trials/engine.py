@@ -21,7 +21,8 @@ from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.trials.batched import train_batched
 from initadvisor.trials.choice import Choice, choose_batching
-from initadvisor.trials.loop import Training, train_members, trial_process
+from initadvisor.trials.clock import Pace
+from initadvisor.trials.loop import Training, evaluate, train_members, trial_process
 from initadvisor.trials.member import MemberKey, MemberState, pack, unpack
 from initadvisor.trials.stack import Batching
 from initadvisor.trials.task import TrainingTask
@@ -35,6 +36,9 @@ WORTH_A_POOL = 1.0
 
 CHUNKS_PER_WORKER = 3
 """Jobs per worker and call: enough for an even load, few enough that members of a draw stay together."""
+
+PACE_STEPS = (4, 12)
+"""Steps of the members that set the pace: the first few hold what beginning costs, the others what going on costs."""
 
 PROBE_STEPS = 5
 """Looped steps that are timed; corrected by what the race itself measures."""
@@ -218,6 +222,30 @@ class Engine:
         training.step(index)
         self.steps += 1
         return time.perf_counter() - began
+
+    def pace(self, schemes: Sequence[str], seed: int) -> Pace:
+        """Train members of a few schemes for a few steps, all the way a race does it, and tell what they cost.
+
+        The time of a bare step leaves out drawing, scoring, measuring and handing over, which are most of a short
+        training of a small model.
+        """
+        states = [MemberState(MemberKey("probe", name, seed, lr)) for name in schemes for lr in self.task.rates]
+        before, self.measured = self.started, (seed,)
+        first, second = PACE_STEPS
+        seconds = []
+        for until in PACE_STEPS:
+            began = time.perf_counter()
+            states = [s for done in self.advance([s for s in states if s.alive], until, ()) for s in done]
+            seconds.append(time.perf_counter() - began)
+        self.started = before
+        count = max(1, len(states))
+        step = seconds[1] / (count * (second - first))
+        with trial_process(threads=self._threads_here()):
+            began = time.perf_counter()
+            evaluate(self.task, self.task.member(), seed)
+            scoring = time.perf_counter() - began
+        start = max(0.0, seconds[0] / (len(schemes) * len(self.task.rates)) - first * step)
+        return Pace(start, step, scoring)
 
     def choose(self, seed: int, ahead: int) -> None:
         """Decide by a probe whether members are batched, and how many at a time; the loop is what it is held against.

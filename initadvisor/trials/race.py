@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from initadvisor.errors import InputError
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.scheme import Scheme
-from initadvisor.trials.budget import LEVELS, SWEEP_SEEDS, Budget, Plan, Rung, read_budget, refit
+from initadvisor.trials.budget import CONFIRM_EVALS, LEVELS, SWEEP_SEEDS, Budget, Plan, Rung, read_budget, refit
+from initadvisor.trials.clock import HARD_STOP, SECONDS_MARGIN, OutOfTimeError
 from initadvisor.trials.decide import CONFIDENCE, Finding, Pair, look, smallest_effect, too_short_to_keep
 from initadvisor.trials.diagnose import Figures, diagnose
-from initadvisor.trials.engine import Engine
+from initadvisor.trials.engine import PACE_STEPS, Engine
 from initadvisor.trials.gate import Passed, gate, weights_digest
 from initadvisor.trials.member import MemberKey, MemberState
 from initadvisor.trials.progress import OnEvent, Progress, ignore
@@ -31,8 +32,11 @@ from initadvisor.types import CURRENT
 if TYPE_CHECKING:
     from initadvisor.trials.study import StudyLog
 
-CONFIRM_EVALS = 12
-"""Evaluations of a confirming training: finds the best checkpoint to a twelfth, for a few percent."""
+PACE_SHARE = 0.1
+"""Share of a budget in seconds that finding the pace may take."""
+
+PACE_MEMBERS = 16
+"""Members that set the pace at most: as many as tell what stacks of them cost."""
 
 
 def run_race(
@@ -77,6 +81,9 @@ def run_race(
         race = _Race(task, schemes, spec, read_budget(budget), seed, study, engine, on_event)
         try:
             race.run()
+        except OutOfTimeError:
+            race.notes.append(f"the budget of {race.budget.text} was used up before all was tried")
+            race.interrupted = True
         except KeyboardInterrupt:
             race.interrupted = True
         return race.result()
@@ -162,11 +169,26 @@ class _Race:
             self.engine.time_loop(seed)
             expected = make(budget, rate=self.engine.rate())
             self.engine.choose(seed, expected.steps)
+            if budget.level is None:
+                by_clock = self._plan_by_clock(make, candidates)
+                self._keep_plan(by_clock)
+                return by_clock
             # What is spent by now is not there to be planned with.
             budget, rate = replace(budget, seconds=max(0.0, budget.seconds - self.elapsed)), self.engine.rate()
         fitted = make(budget, rate=rate)
         self._keep_plan(fitted)
         return fitted
+
+    def _plan_by_clock(self, make: Callable[..., Plan], candidates: int) -> Plan:
+        """The plan that fits into what is left of a budget in seconds, at the pace of a few members."""
+        assert self.budget.seconds is not None
+        step = self.engine.step_seconds or 0.0
+        affordable = PACE_SHARE * self.budget.seconds / max(step * 2 * PACE_STEPS[-1], 1e-9)
+        count = max(1, int(min(affordable, PACE_MEMBERS)) // len(self.task.rates))
+        fit = [p.scheme for p in self.passed if not p.fault][: min(count, candidates + 1)]
+        pace = self.engine.pace(fit or [CURRENT], derive(self.seed, "pace"))
+        left = max(0.0, self.budget.seconds * SECONDS_MARGIN - self.elapsed)
+        return pace.fit(left, lambda limit: make(replace(self.budget, seconds=None, steps=limit), rate=None))
 
     def _keep_plan(self, plan: Plan) -> None:
         from dataclasses import asdict
@@ -212,18 +234,26 @@ class _Race:
                 self.states[state.key] = state
             self.log.save(done)
             self._tell(phase, message)
+            self._check_clock()
+
+    def _check_clock(self) -> None:
+        seconds = self.budget.seconds if self.budget.level is None else None
+        if seconds is not None and self.elapsed > HARD_STOP * seconds:
+            raise OutOfTimeError
 
     def _seeds(self, phase: str, count: int) -> list[int]:
         return [derive(self.seed, phase, i) for i in range(count)]
 
     def _run_rung(self, index: int) -> None:
         assert self.plan is not None
-        if index and self.budget.level is None and self.budget.seconds is not None:
-            left = self.budget.seconds - self.elapsed
-            rate = self.engine.steps / self.elapsed if self.engine.steps else 1.0
-            self._keep_plan(refit(self.plan, index, int(left * rate)))
         if index >= len(self.plan.rungs):
             return
+        if index and self.budget.level is None and self.budget.seconds is not None:
+            left = self.budget.seconds * SECONDS_MARGIN - self.elapsed
+            rate = self.engine.steps / self.elapsed if self.engine.steps else 1.0
+            self._keep_plan(refit(self.plan, index, int(left * rate)))
+            if index >= len(self.plan.rungs):
+                return
         rung = self.plan.rungs[index]
         seeds = self._seeds("rung", self.plan.draws)
         keys = [MemberKey("rung", scheme, seed, lr) for scheme, lr in self.contest.alive for seed in seeds]
@@ -287,7 +317,7 @@ class _Race:
         if self.finalists is None:
             return
         if self.budget.level is None and self.budget.seconds is not None:
-            left = self.budget.seconds - self.elapsed
+            left = self.budget.seconds * SECONDS_MARGIN - self.elapsed
             rate = self.engine.steps / self.elapsed if self.engine.steps else 1.0
             self._keep_plan(refit(self.plan, len(self.plan.rungs), int(left * rate)))
         horizon, plan = self.plan.confirm_steps, self.plan
