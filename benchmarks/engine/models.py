@@ -25,7 +25,7 @@ class Case:
         build: makes the model.
         data: batches as a loader would yield them.
         optimizer: as the user gives it.
-        steps: trained per member.
+        steps: trained per member; as short as trials are, and long enough for 20 s of the plain loop.
         target: ratio the engine should reach over the plain loop.
     """
 
@@ -119,10 +119,10 @@ class Reader(nn.Module):
 SGD = partial(torch.optim.SGD, momentum=0.9)
 
 CASES = (
-    Case("deep MLP, 30 × 64", lambda: deep_mlp(30, 64), partial(digits, (64,)), SGD, 30, 10.0),
-    Case("deep MLP, 30 × 32", lambda: deep_mlp(30, 32), partial(digits, (64,)), SGD, 30, 10.0),
-    Case("transformer, 4 blocks of 32", Rows, partial(digits, (8, 8)), torch.optim.AdamW, 20, 3.0),
-    Case("plain CNN, 15 × 16 channels", plain_cnn, partial(digits, (1, 8, 8)), SGD, 20, 2.5),
-    Case("ResNet with BatchNorm, 9 × 16", resnet, partial(digits, (1, 8, 8)), SGD, 20, 1.0),
-    Case("LSTM, 32 units over 8 steps", Reader, partial(digits, (8, 8)), torch.optim.Adam, 40, 1.8),
+    Case("deep MLP, 30 × 64", lambda: deep_mlp(30, 64), partial(digits, (64,)), SGD, 200, 10.0),
+    Case("deep MLP, 30 × 32", lambda: deep_mlp(30, 32), partial(digits, (64,)), SGD, 200, 10.0),
+    Case("transformer, 4 blocks of 32", Rows, partial(digits, (8, 8)), torch.optim.AdamW, 100, 3.0),
+    Case("plain CNN, 15 × 16 channels", plain_cnn, partial(digits, (1, 8, 8)), SGD, 100, 2.5),
+    Case("ResNet with BatchNorm, 9 × 16", resnet, partial(digits, (1, 8, 8)), SGD, 100, 1.0),
+    Case("LSTM, 32 units over 8 steps", Reader, partial(digits, (8, 8)), torch.optim.Adam, 400, 1.8),
 )

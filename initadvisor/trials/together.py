@@ -58,12 +58,12 @@ class Level:
 
     def stacked(self, *tensors: Any) -> bool:
         """Whether all of them are marked by this level."""
-        return all(
-            isinstance(t, torch.Tensor)
-            and functorch.is_batchedtensor(t)
-            and functorch.maybe_get_level(t) == self._number
-            for t in tensors
-        )
+        for t in tensors:  # asked several times per operation: written for speed
+            if not isinstance(t, torch.Tensor) or not functorch.is_batchedtensor(t):
+                return False
+            if functorch.maybe_get_level(t) != self._number:
+                return False
+        return True
 
     def usable(self, tensor: Any) -> bool:
         """Whether it is a plain tensor, or marked by this level and no other."""
