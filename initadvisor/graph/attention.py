@@ -44,6 +44,12 @@ class Attentions:
             if name == "value":
                 self.result_widths.update(dict.fromkeys(op.outputs, width))
 
+    def forget_width(self, op: Op, value: int) -> None:
+        """Take back the width of a head where what it counts turns out to be no features."""
+        del self.widths[(op.index, value)]
+        for out in op.outputs:
+            self.result_widths.pop(out, None)
+
 
 def find_attentions(flow: Flow, residuals: Residuals) -> Attentions:
     """All attentions: whole calls, and softmaxes between two contractions of signals."""
@@ -161,6 +167,8 @@ def _back(flow: Flow, residuals: Residuals, softmax: Op) -> tuple[list[Op], set[
             scores.append(op)
         elif kind in _SCORE_OPS:
             todo += [i for i in op.inputs if flow.is_live(i)]
+        elif kind is Kind.LAYER:
+            todo += _over_heads(flow, op, softmax.outputs[0])
     return scores, seen
 
 
@@ -177,6 +185,18 @@ def _applied(flow: Flow, weights: int) -> list[tuple[Op, int]]:
             kind = flow.kind_of(op)
             if kind is Kind.MIX:
                 found.append((op, value))
-            elif kind in (Kind.CARRY, Kind.JOIN, Kind.OTHER):
+            elif kind in (Kind.CARRY, Kind.JOIN, Kind.OTHER) or _over_heads(flow, op, weights):
                 todo += list(op.outputs)
     return found
+
+
+def _over_heads(flow: Flow, op: Op, weights: int) -> tuple[int, ...]:
+    """Scores that a map mixes over their heads alone (Shazeer et al. 2020), none where it is no such map."""
+    layers = flow.layers_of.get(op.index, ())
+    whole = flow.values[weights].shape
+    if len(layers) != 1 or len(layers[0].reading.data) != 1 or len(whole) != 4:
+        return ()
+    data = layers[0].reading.data[0]
+    batch, _, *places = whole
+    wanted = sorted((batch, int(layers[0].reading.fan_in), *places))
+    return (data,) if sorted(flow.values[data].shape) == wanted else ()

@@ -90,8 +90,10 @@ class Branches:
                     masked = flow.single_ref(op)
                 elif value != masked:  # what keeps the mean of a branch that is dropped at random is no factor
                     self._scale(op, end)
-            trailing &= kind in (Kind.CARRY, Kind.NORM) and value not in self.bends.by_exit
-            todo += [(s, trailing) for s in self._sources(op, kind)]
+            sources = self._sources(op, kind)
+            weighs = kind is Kind.PRODUCT and len(sources) == 1  # a gate leaves zero what its norm made zero
+            trailing &= (kind in (Kind.CARRY, Kind.NORM) or weighs) and value not in self.bends.by_exit
+            todo += [(s, trailing) for s in sources]
         end.last.sort(key=lambda layer: layer.index)
         return end
 
@@ -159,12 +161,12 @@ class Branches:
         return self.flow.norms[index][0] == "l2_norm"
 
     def _norm_first(self, op: Op) -> bool:
-        """The branch starts with a norm, perhaps behind ops that only move."""
+        """The branch starts with a norm, perhaps behind ops that only move or put together."""
         for _ in range(_LONGEST):
             kind = self.flow.kind_of(op)
             if kind in (Kind.NORM, Kind.INNER):
                 return True
-            if kind is not Kind.CARRY:
+            if kind not in (Kind.CARRY, Kind.JOIN):
                 return False
             following = [o for out in op.outputs for o in self.flow.consumers(out)]
             if not following:

@@ -29,10 +29,11 @@ def read_flow(graph: OpGraph) -> Flow:
     """The flow of a graph with its norms marked.
 
     A parameter that is normalised as a signal is, and then read by a map, is a signal itself: latents that
-    cross-attend, queries. A weight that is standardised is the map, and stays one.
+    cross-attend, queries. So is one that reads a signal beside it and then has the result added: a class token that
+    attends (Touvron et al. 2021). A weight that is standardised is the map, and stays one.
     """
     flow = Flow(graph)
-    starts = _normalised_starts(flow)
+    starts = _normalised_starts(flow) | _concatenated_starts(flow)
     if starts:
         flow = Flow(graph, starts)
     mark_norms(flow)
@@ -55,6 +56,20 @@ def _normalised_starts(flow: Flow) -> dict[int, int]:
         fresh = {i for i in op.inputs if flow.is_pure(i)} - seen
         todo += fresh
         seen |= fresh
+    return found
+
+
+def _concatenated_starts(flow: Flow) -> dict[int, int]:
+    """Parameters that are concatenated with a signal and later added to one -> the op that first reads each."""
+    found = dict[int, int]()
+    for op in flow.graph.ops:
+        if op.name not in kinds.JOINING or flow.kind_of(op) is not Kind.JOIN:
+            continue
+        for value in op.inputs:
+            later = (r for r in flow.consumers(value) if r.index > op.index and r.name == "add")
+            if flow.is_pure(value) and len(flow.origins[value]) == 1 and any(flow.signals(r) for r in later):
+                start = min(flow.origins[value])
+                found[start] = flow.graph.consumers[start][0]
     return found
 
 

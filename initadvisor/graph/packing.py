@@ -165,8 +165,12 @@ class Follower:
         name = self.attentions.operands.get((op.index, value))
         if name is not None:
             reach.add((name,), trail.mask)
-            if (op.index, value) in self.attentions.widths:
-                reach.widths.setdefault(name, round(self.attentions.widths[(op.index, value)] * trail.share))
+            width = self.attentions.widths.get((op.index, value))
+            numbers = None if "heads" in op.kwargs else trail.numbers  # those lie side by side on one axis
+            if width is not None and numbers is not None and not _holds_features(numbers, width):
+                self.attentions.forget_width(op, value)  # heads of places: attention runs over channels (XCiT)
+            elif width is not None:
+                reach.widths.setdefault(name, round(width * trail.share))
             return []
         kind = flow.kind_of(op)
         if kind in (Kind.INNER, Kind.PURE):
@@ -248,6 +252,11 @@ class Follower:
         except (RuntimeError, TypeError, IndexError, ValueError):
             return None
         return [made] if isinstance(made, torch.Tensor) else list(made)
+
+
+def _holds_features(numbers: torch.Tensor, width: int) -> bool:
+    """Whether feature numbers vary along some axis of that size."""
+    return any(n == width and stride for n, stride in zip(numbers.shape, numbers.stride(), strict=True))
 
 
 _GROWS = kinds.JOINING | {"alias", "copy", "setitem"}

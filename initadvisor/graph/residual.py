@@ -123,6 +123,10 @@ class Ancestors:
         self._heap: list[tuple[int, int]] = []
         self._push(value)
 
+    def holds(self, op: Op) -> bool:
+        """Whether something an op made is among the ancestors opened so far."""
+        return any(out in self.layered for out in op.outputs)
+
     def _push(self, value: int) -> None:
         op = self.flow.values[value].op
         if op is not None:
@@ -175,10 +179,22 @@ def _identity(flow: Flow, found: Residuals, op: Op, stream: int, branch: int) ->
     for fork in _shortcut(flow, stream):
         layered = ancestors.has(fork)
         if layered:
+            if _other_parts(flow, fork, stream, ancestors):
+                return []
             return _paths(flow, found, op, fork, branch, ancestors)
         if layered is not None:
             return []
     return []
+
+
+def _other_parts(flow: Flow, fork: int, stream: int, ancestors: Ancestors) -> bool:
+    """The branch was computed from other features of the fork than those it is added to (Res2Net's scales)."""
+    splits = [op for op in flow.consumers(fork) if len(op.outputs) > 1 and op.name in SPLITTING]
+    if len(splits) != 1:
+        return False
+    read = {o for o in splits[0].outputs if o in ancestors.layered}
+    readers = [op for op in flow.consumers(fork) if op is not splits[0] and ancestors.holds(op)]
+    return bool(read) and not readers and read.isdisjoint(_shortcut(flow, stream))
 
 
 def _projected(flow: Flow, bends: Bends, found: Residuals, op: Op, sides: list[int]) -> list[Path]:
@@ -273,33 +289,54 @@ def _terms(flow: Flow, found: Residuals, value: int, ancestors: Ancestors, fork:
 
 def _paths(flow: Flow, found: Residuals, join: Op, fork: int, branch: int, ancestors: Ancestors) -> list[Path]:
     terms = _terms(flow, found, branch, ancestors, fork)
-    paths = [_path(flow, join.index, fork, term) for term in terms]
-    return paths if all(p.layers for p in paths) else [_path(flow, join.index, fork, branch)]
+    paths = [_path(flow, found, join.index, fork, term) for term in terms]
+    return paths if all(p.layers for p in paths) else [_path(flow, found, join.index, fork, branch)]
 
 
-def _path(flow: Flow, join: int, fork: int, term: int) -> Path:
+def _path(flow: Flow, found: Residuals, join: int, fork: int, term: int) -> Path:
     ancestors = Ancestors(flow, term)
     ancestors.has(fork)
     made = flow.values[fork].op
     first = -1 if made is None else made
     behind = sorted({i for v in ancestors.layered if (i := flow.values[v].op) is not None and i > first})
-    reached, on, beside = {fork}, set(), []
+    reached, on = {fork}, set[int]()
     for index in behind:
         op = flow.graph.ops[index]
         if any(s in reached for s in flow.signals(op)):
             on.add(index)
             reached.update(op.outputs)
-        else:
-            beside.append(index)
-    # What feeds the branch from elsewhere belongs to it where nothing else reads it.
-    side: set[int] = set()
-    for index in reversed(beside):
-        readers = {r for out in flow.graph.ops[index].outputs for r in flow.graph.consumers[out]}
-        if readers and readers <= on | side:
-            side.add(index)
+    side = _beside(flow, found, on, reached)
     layers = tuple(layer for i in sorted(on) for layer in flow.layers_of.get(i, ()))
     sides = tuple(layer for i in sorted(side) for layer in flow.layers_of.get(i, ()))
     return Path(fork, join, term, frozenset(on), frozenset(side), layers, sides)
+
+
+def _beside(flow: Flow, found: Residuals, on: set[int], reached: set[int]) -> set[int]:
+    """Ops that feed a branch from elsewhere and nothing else, whenever they ran.
+
+    They end with the maps that read another stream (a cross-attention's keys); what is made of constants alone (a net
+    over distances) is followed to its beginning.
+    """
+    side, todo, queued = set[int](), list[tuple[int, int]](), set[int]()
+
+    def follow(op: Op) -> None:
+        for value in flow.signals(op):
+            made = flow.values[value].op
+            if value not in reached and made is not None and made not in on and made not in queued:
+                queued.add(made)
+                heapq.heappush(todo, (-made, made))
+
+    for index in on:
+        follow(flow.graph.ops[index])
+    while todo:
+        op = flow.graph.ops[heapq.heappop(todo)[1]]
+        readers = {r for out in op.outputs for r in flow.graph.consumers[out]}
+        if op.index in found.joins or not readers <= on | side:
+            continue
+        side.add(op.index)
+        if op.index not in flow.layers_of or not any(flow.from_batch[v] for v in flow.signals(op)):
+            follow(op)
+    return side
 
 
 def _length(flow: Flow, path: Path) -> int:

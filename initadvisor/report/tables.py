@@ -27,6 +27,7 @@ COLUMNS = (
     ("next", 0),
     ("shape", 80),
     ("branch", 96),
+    ("heads", 108),
     ("norm", 120),
 )
 """Columns of the table, most needed first; a narrow page shows fewer."""
@@ -59,7 +60,7 @@ def _alike(p: ParamSpec) -> Hashable:
     # Depth and branch differ from block to block and are told as a range; everything else must agree.
     return (
         p.shape, p.role, p.fan_in, p.fan_out, p.activation, p.norm_before, p.norm_after, p.branch is None,
-        p.branch_last, p.protected, p.confidence, p.tied_to, len(p.slices), p.note,
+        p.branch_last, p.protected, p.confidence, p.tied_to, len(p.slices), p.note, p.heads,
     )  # fmt: skip
 
 
@@ -84,7 +85,7 @@ def remarks(p: ParamSpec) -> tuple[str, ...]:
     if p.slices:
         names = [s.name for s in p.slices]
         shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-        found.append(f"{len(names)} parts: {shown}")
+        found.append(f"{len(names)} parts: {shown}" + (f"; {plural(p.heads, 'head')}" if p.heads else ""))
     if p.branch_scale:
         found.append(f"branch scaled by {p.branch_scale}")
     if p.uses > 1:
@@ -124,6 +125,7 @@ def cells(folded: Folded[ParamSpec]) -> dict[str, str]:
         "depth": span(p.depth for p in folded.items),
         "parameter": folded.label + (f" ×{many}" if many > 1 else ""),
         "role": first.role.value,
+        "heads": "–" if first.heads is None else str(first.heads),
         "fans": fans_of(first),
         "next": first.activation if first.activation != NO_ACTIVATION else "–",
         "shape": dims(first.shape),
@@ -159,7 +161,8 @@ def spec_table(spec: ModelSpec, *, width: int, full: bool = False) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    headings = [name for name, least in COLUMNS if width >= least]
+    attends = any(p.heads for p in spec.params)
+    headings = [name for name, least in COLUMNS if width >= least and (name != "heads" or attends)]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), width=None)
     for name in headings:
         table.add_column(

@@ -168,7 +168,7 @@ class DiT(nn.Module):
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         x = self.patch(x).flatten(2).transpose(1, 2) + self.position
-        angles = t[:, None].float() * torch.exp(-torch.arange(8, device=t.device) / 8)
+        angles = t[:, None].to(x.dtype) * torch.exp(-torch.arange(8, device=t.device) / 8)
         c = self.time(torch.cat([angles.cos(), angles.sin()], -1)) + self.label(y)
         x = self.block(x, c)
         scale, shift = self.final_modulation(F.silu(c))[:, None].chunk(2, -1)

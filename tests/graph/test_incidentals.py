@@ -187,3 +187,50 @@ def test_surroundings(kinds: list[str], change: str) -> None:
         params = {p.replace("0.0.", ""): t.replace("0.0.", "") for p, t in params.items()}
         branches = [b.replace("0.0.", "") for b in branches]
     assert (params, branches, whole) == expected
+
+
+class Attending(nn.Module):
+    """Pre-norm attention whose keys and values may come from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(WIDTH)
+        self.q, self.k, self.v, self.o = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
+
+    def forward(self, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+        y = self.norm(x)
+        read = y if context is None else context
+        return x + self.o(_attend(self.q(y), self.k(read), self.v(read)))
+
+
+class Translating(nn.Module):
+    """An encoder and a decoder of which either may run first, up to where one reads the other."""
+
+    def __init__(self, encoder_first: bool) -> None:
+        super().__init__()
+        self.encoder_first = encoder_first
+        self.source, self.target, self.leave = nn.Linear(3, WIDTH), nn.Linear(4, WIDTH), nn.Linear(WIDTH, 2)
+        self.encoder, self.decoder, self.cross, self.norm = Attending(), Attending(), Attending(), nn.LayerNorm(WIDTH)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if self.encoder_first:
+            read = self.norm(self.encoder(self.source(x)))
+            stream = self.decoder(self.target(y))
+        else:
+            stream = self.decoder(self.target(y))
+            read = self.norm(self.encoder(self.source(x)))
+        return self.leave(self.cross(stream, read))
+
+
+def test_a_stream_that_is_read_once_is_its_own_whenever_it_runs() -> None:
+    batch = {"x": torch.randn(2, 5, 3), "y": torch.randn(2, 6, 4)}
+    seen = []
+    for first in (True, False):
+        spec = analyze(Translating(first), batch)
+        told = {b.index: b.last for b in spec.branches}
+        ends = {p.path: p.branch is not None and told[p.branch] for p in spec.params}
+        facts = {p.path: re.sub(r"\bb\d+(!?)", r"b\1", param_line(p)) for p in spec.params}
+        seen.append((facts, ends, sorted(branch_line(b) for b in spec.branches)))
+        assert spec["encoder.o.weight"].branch_last and spec["norm.weight"].branch is None
+        assert told[spec["cross.k.weight"].branch or 0] == ("cross.o.weight",)
+    assert seen[0] == seen[1]

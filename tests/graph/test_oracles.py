@@ -9,10 +9,13 @@ import torch
 from oracles import ORACLES, Oracle
 from torch import nn
 from vision import VISION
+from vision_variants import VARIANTS
 
 from initadvisor.graph.analyze import analyze
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.types import Role
+
+ALL = ORACLES | VISION | VARIANTS
 
 
 def _norm_parameters(model: nn.Module) -> dict[str, str]:
@@ -35,10 +38,10 @@ def _said(model: nn.Module, oracle: Oracle) -> dict[str, str]:
     return said
 
 
-@pytest.fixture(scope="module", params=ORACLES | VISION)
+@pytest.fixture(scope="module", params=ALL)
 def case(request: pytest.FixtureRequest) -> tuple[nn.Module, ModelSpec, Oracle]:
     torch.manual_seed(0)
-    (model, batch), oracle = (ORACLES | VISION)[request.param]()
+    (model, batch), oracle = ALL[request.param]()
     return model, analyze(model, batch), oracle
 
 
