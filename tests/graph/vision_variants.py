@@ -85,15 +85,15 @@ class ChannelAttention(nn.Module):
 
 def xcit() -> tuple[Built, Oracle]:
     o = Oracle(depth=1 + 2 + 1, residual_depth=1, classes=5)
-    o.add("0.weight", "input", 3 * 64, C * 64)
+    o.add("0.weight", "input", 3 * 16 * 32, C * 16 * 32)
     b = o.ends("pre_norm", 2, "1.out.weight", scale="1.gamma")
-    # 16 places: taken for the width of a head they would make one head of eight channels, or two of none.
+    # Two places: taken for the features of a head they would make four heads of two.
     parts = {"query": C, "key": C, "value": C}
     o.add("1.qkv.weight", "qkv", C, C, norm="layer_norm", branch=b, parts=parts)
     o.add("1.out.weight", "attn_out", C, C, branch=b)
     o.others = {"1.temperature": "scalar", "1.gamma": "branch_scale"}
     o.add("2.2.weight", "output", C, 5)
-    return (nn.Sequential(nn.Conv2d(3, C, 8, 8), ChannelAttention(), head(C)), (IMAGE, None)), o
+    return (nn.Sequential(nn.Conv2d(3, C, (16, 32), (16, 32)), ChannelAttention(), head(C)), (IMAGE, None)), o
 
 
 class CaiT(nn.Module):
