@@ -27,6 +27,7 @@ class Attentions:
         softmaxes: indices of ops that turn scores into weights.
         widths: (op index, value) of an operand -> features of one head there.
         result_widths: value that an attention makes -> features of one head there.
+        axes: (op index, value) of an operand -> the axes whose sizes make that width, negative.
     """
 
     operands: dict[tuple[int, int], str] = field(default_factory=dict)
@@ -35,11 +36,17 @@ class Attentions:
     softmaxes: set[int] = field(default_factory=set)
     widths: dict[tuple[int, int], int] = field(default_factory=dict)
     result_widths: dict[int, int] = field(default_factory=dict)
+    axes: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
 
-    def enter(self, op: Op, value: int, name: str, width: int | None) -> None:
-        """Note that a signal enters an attention, its heads ``width`` features wide each."""
+    def enter(
+        self, op: Op, value: int, name: str, shape: tuple[int, ...], axes: tuple[int, ...] | None, beside: int = 1
+    ) -> None:
+        """Note that a signal enters an attention: the axes that hold a head's features, ``beside`` heads on them."""
         self.operands[(op.index, value)] = name
-        if width:
+        width = math.prod(shape[a] for a in axes) // beside if axes is not None else 0
+        if width and axes is not None:
+            if beside == 1:
+                self.axes[(op.index, value)] = axes
             self.widths[(op.index, value)] = width
             if name == "value":
                 self.result_widths.update(dict.fromkeys(op.outputs, width))
@@ -61,8 +68,8 @@ def find_attentions(flow: Flow, residuals: Residuals) -> Attentions:
                 operand = op.ref(position, name)
                 if operand is not None:
                     # A call that was written out keeps its heads side by side on the last axis and says how many.
-                    width = flow.values[operand].shape[-1] // int(op.kwargs.get("heads", 1))
-                    found.enter(op, operand, name, width)
+                    beside = int(op.kwargs.get("heads", 1))
+                    found.enter(op, operand, name, flow.values[operand].shape, (-1,), beside)
             found.results.update(op.outputs)
             mask = op.ref(3, "attn_mask")
             if mask is not None:
@@ -86,11 +93,11 @@ def _written(flow: Flow, residuals: Residuals, found: Attentions, softmax: Op) -
         left, right = _operands(flow, op)
         names = ("query", "key") if last else ("key", "query")
         for value, name in zip((left, right), names, strict=True):
-            found.enter(op, value, name, _summed_width(flow, op, value))
+            found.enter(op, value, name, flow.values[value].shape, _summed_axes(flow, op, value))
     for op, weights in applied:
         for value in op.inputs:
             if value != weights and flow.is_live(value):
-                found.enter(op, value, "value", _kept_width(flow, op, value))
+                found.enter(op, value, "value", flow.values[value].shape, _kept_axes(flow, op, value))
         found.results.update(op.outputs)
 
 
@@ -112,28 +119,28 @@ def _is_left(op: Op, value: int) -> bool:
     return value == (right if op.name == "rmatmul" else left)
 
 
-def _summed_width(flow: Flow, op: Op, value: int) -> int | None:
-    """Size of the axes that scores sum over: of a query and a key the features of one head."""
-    shape = flow.values[value].shape
+def _summed_axes(flow: Flow, op: Op, value: int) -> tuple[int, ...] | None:
+    """Axes that scores sum over: of a query and a key the features of one head."""
+    rank = len(flow.values[value].shape)
     if op.name != "einsum":
-        return shape[-1 if _is_left(op, value) else -2] if len(shape) > 1 else None
+        return (-1 if _is_left(op, value) else -2,) if rank > 1 else None
     terms = _terms(op, value)
-    if terms is None or len(terms[0]) != len(shape):
+    if terms is None or len(terms[0]) != rank:
         return None
     own, other, out = terms
-    return math.prod(n for n, letter in zip(shape, own, strict=True) if letter in other and letter not in out)
+    return tuple(i - rank for i, letter in enumerate(own) if letter in other and letter not in out)
 
 
-def _kept_width(flow: Flow, op: Op, value: int) -> int | None:
-    """Size of the axes of values that attention weights do not have: the features of one head."""
-    shape = flow.values[value].shape
+def _kept_axes(flow: Flow, op: Op, value: int) -> tuple[int, ...] | None:
+    """Axes of values that attention weights do not have: the features of one head."""
+    rank = len(flow.values[value].shape)
     if op.name != "einsum":
-        return shape[-2 if _is_left(op, value) else -1] if len(shape) > 1 else None
+        return (-2 if _is_left(op, value) else -1,) if rank > 1 else None
     terms = _terms(op, value)
-    if terms is None or len(terms[0]) != len(shape):
+    if terms is None or len(terms[0]) != rank:
         return None
     own, other, out = terms
-    return math.prod(n for n, letter in zip(shape, own, strict=True) if letter in out and letter not in other)
+    return tuple(i - rank for i, letter in enumerate(own) if letter in out and letter not in other)
 
 
 def _operands(flow: Flow, op: Op) -> tuple[int, int]:

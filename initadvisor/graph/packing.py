@@ -166,8 +166,8 @@ class Follower:
         if name is not None:
             reach.add((name,), trail.mask)
             width = self.attentions.widths.get((op.index, value))
-            numbers = None if "heads" in op.kwargs else trail.numbers  # those lie side by side on one axis
-            if width is not None and numbers is not None and not _holds_features(numbers, width):
+            axes = self.attentions.axes.get((op.index, value), ())
+            if width is not None and trail.numbers is not None and _alike(trail.numbers, axes):
                 self.attentions.forget_width(op, value)  # heads of places: attention runs over channels (XCiT)
             elif width is not None:
                 reach.widths.setdefault(name, round(width * trail.share))
@@ -254,9 +254,9 @@ class Follower:
         return [made] if isinstance(made, torch.Tensor) else list(made)
 
 
-def _holds_features(numbers: torch.Tensor, width: int) -> bool:
-    """Whether feature numbers vary along some axis of that size."""
-    return any(n == width and stride for n, stride in zip(numbers.shape, numbers.stride(), strict=True))
+def _alike(numbers: torch.Tensor, axes: tuple[int, ...]) -> bool:
+    """Whether all places along some axes hold the same features."""
+    return any(numbers.shape[a] > 1 for a in axes) and all(numbers.stride(a) == 0 for a in axes if numbers.shape[a] > 1)
 
 
 _GROWS = kinds.JOINING | {"alias", "copy", "setitem"}
