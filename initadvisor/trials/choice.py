@@ -36,6 +36,10 @@ AGREEMENT = 1e-3
 HOPELESS = 1.5
 """Time per member of the smallest stack, in multiples of the loop's, from which larger stacks are not tried."""
 
+WORTH_STACKING = 0.9
+"""Time per member of the best stack, as a share of the loop's, up to which it is taken: two timings differ by a few
+percent by chance, and members that loop spread more evenly over processes."""
+
 FREE_SHARE = 0.5
 """Part of the free memory that stacks may take, all processes together."""
 
@@ -50,6 +54,7 @@ class Choice:
         limit: members per stack that fit into memory.
         text: for the report.
         steps: optimizer steps the probe took.
+        looped: seconds of a looped step, timed beside the stacks.
     """
 
     batching: Batching | None = None
@@ -57,6 +62,7 @@ class Choice:
     limit: int = 1
     text: str = "one member after another"
     steps: int = 0
+    looped: float = math.inf
 
     def seconds(self, members: int) -> float:
         """Seconds per member and step of a stack of so many: between timed sizes by line, inf where none was timed."""
@@ -153,10 +159,10 @@ def choose_batching(
         timed.append((size, seconds))
         if seconds / size > HOPELESS * loop_seconds:
             break
-    if not timed or min(s / n for n, s in timed) >= loop_seconds:
+    if not timed or min(s / n for n, s in timed) > WORTH_STACKING * loop_seconds:
         tried = f", stacks take {1e3 * min(s / n for n, s in timed):.3g} ms" if timed else ""
         return replace(Choice(text=loop_text + tried), steps=spent)
-    choice = Choice(batching, tuple(timed), limit, "", spent)
+    choice = Choice(batching, tuple(timed), limit, "", spent, loop_seconds)
     each, looped = 1e3 * choice.best_seconds, 1e3 * loop_seconds
     text = f"stacks of up to {choice.best_size} members ({each:.3g} ms a member and step, looped {looped:.3g} ms)"
     return replace(choice, text=text)

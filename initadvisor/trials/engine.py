@@ -6,6 +6,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from initadvisor.schemes.scheme import Scheme
 from initadvisor.trials.batched import train_batched
 from initadvisor.trials.choice import Choice, choose_batching
 from initadvisor.trials.clock import Pace
-from initadvisor.trials.loop import Training, evaluate, train_members, trial_process
+from initadvisor.trials.loop import Training, evaluate, step_clock, train_members, trial_process
 from initadvisor.trials.member import MemberKey, MemberState, pack, unpack
 from initadvisor.trials.stack import Batching
 from initadvisor.trials.task import TrainingTask
@@ -101,6 +102,14 @@ def _run(context: Context, job: Job) -> list[MemberState]:
     return done
 
 
+_COMPUTING = threading.Lock()
+"""Held by the thread that trains: torch's random generators and settings are the process's, so that members in threads
+side by side would draw from each other's streams."""
+if hasattr(os, "register_at_fork"):
+    # A process that is forked while another thread trains finds the lock held, and nobody there to release it.
+    os.register_at_fork(after_in_child=_COMPUTING._at_fork_reinit)  # type: ignore[attr-defined]
+
+
 def _start_worker() -> None:
     # Ctrl-C reaches the whole group of processes; only the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -109,7 +118,7 @@ def _start_worker() -> None:
 def _work(token: int, packed: bytes | None, job_bytes: bytes) -> bytes:
     """In a worker: take a job out of bytes, run it single-threaded, put its result into bytes."""
     job: Job = unpack(job_bytes)
-    with trial_process(threads=1):
+    with _COMPUTING, trial_process(threads=1):
         context: Context = _INHERITED[token] if packed is None else unpack(packed)
         states = [
             replace(s, checkpoint=unpack(s.checkpoint)) if isinstance(s.checkpoint, bytes) else s for s in job.states
@@ -153,7 +162,6 @@ class Engine:
         self.step_seconds: float | None = None
         self.choice = Choice()
         self.chosen = False
-        self._timed = False
 
     def __enter__(self) -> Engine:
         return self
@@ -204,7 +212,6 @@ class Engine:
 
     def time_loop(self, seed: int) -> None:
         """Time a few steps of the weights as they came."""
-        self._timed = True
         key = MemberKey("probe", CURRENT, seed, self.task.rates[0])
         with trial_process(threads=self._threads_here()):
             model = self.task.member()
@@ -212,16 +219,17 @@ class Engine:
             try:
                 training.step(0)  # pays for warming up
                 self.steps += 1
-                # The fastest, as for stacks: what other programs take from a step is not the step's.
+                # The fastest, as for stacks.
                 self.step_seconds = min(self._timed_step(training, index + 1) for index in range(PROBE_STEPS))
             except Exception:  # noqa: BLE001 - weights that break at once leave the gate's estimate
                 return
 
     def _timed_step(self, training: Training, index: int) -> float:
-        began = time.perf_counter()
+        clock = step_clock(self.task.device)
+        began = clock()
         training.step(index)
         self.steps += 1
-        return time.perf_counter() - began
+        return clock() - began
 
     def pace(self, schemes: Sequence[str], seed: int) -> Pace:
         """Train members of a few schemes for a few steps, all the way a race does it, and tell what they cost.
@@ -257,12 +265,15 @@ class Engine:
         self.chosen = True
         if self.step_seconds is not None and ahead * self.step_seconds < WORTH_PROBING:
             return
-        if not self._timed:
-            self.time_loop(seed)
-        if self.step_seconds is None:
+        # Timed again even where the pace of the race is known: that one holds drawing, and waiting for other programs.
+        learned = self.step_seconds
+        self.time_loop(seed)
+        looped = self.step_seconds
+        if looped is None:
             return
-        with trial_process(threads=1 if self.task.device.type == "cpu" else None):
-            self.choice = choose_batching(self.task, self.schemes, seed, self.step_seconds, ahead, self.workers)
+        self.step_seconds = looped if learned is None else learned
+        with trial_process(threads=self._threads_here()):
+            self.choice = choose_batching(self.task, self.schemes, seed, looped, ahead, self.workers)
         self.steps += self.choice.steps
 
     def _threads_here(self) -> int | None:
@@ -336,7 +347,7 @@ class Engine:
         """Members that run together: stacks where that is the faster way for so many, else a few to loop."""
         alone: list[MemberState] = []
         for stack in self.choice.stacks(todo, self.workers):
-            if len(stack) > 1 and self.choice.seconds(len(stack)) < (self.step_seconds or 0.0):
+            if len(stack) > 1 and self.choice.seconds(len(stack)) < self.choice.looped:
                 yield stack, self.choice.batching
             else:
                 alone += stack
