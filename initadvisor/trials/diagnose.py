@@ -10,6 +10,7 @@ import torch
 
 from initadvisor.data import tensors_in
 from initadvisor.losses import LossKind
+from initadvisor.trials.decide import SHORTEST_KEEP
 from initadvisor.trials.member import MemberState
 from initadvisor.trials.result import Verdict
 from initadvisor.trials.standings import Contest
@@ -91,6 +92,9 @@ def guessing_loss(task: TrainingTask) -> float | None:
 
 
 def _at_chance(f: Figures) -> Iterator[str]:
+    steps = max((s.steps for s in f.states), default=0)
+    if steps < SHORTEST_KEEP:
+        return  # nothing can be learnt that fast, and nothing follows
     best = _best_heldout(f.states)
     chance = guessing_loss(f.task)
     if chance is None or chance <= 0 or not math.isfinite(best) or best < AT_CHANCE * chance:
@@ -103,7 +107,6 @@ def _at_chance(f: Figures) -> Iterator[str]:
             "scheme: are labels shuffled against inputs, or is there too little data to generalise?"
         )
     else:
-        steps = max((s.steps for s in f.states), default=0)
         yield (
             f"no scheme gets below the loss of guessing ({chance:.3g}) in {steps} steps: check that labels belong to "
             "their "

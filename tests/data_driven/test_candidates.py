@@ -81,10 +81,10 @@ def test_learned_steps_only_for_small_models():
 def test_cost_counts_every_use_of_a_weight():
     """A picture four times as large, or four times the samples, costs four times as much."""
     spec = analyze(cnn(6), images(16))
-    small = Batch((torch.zeros(64, 3, 12, 12),))
+    small = Batch((torch.zeros(16, 3, 12, 12),))
     assert affordable(spec, small)
-    assert not affordable(spec, Batch((torch.zeros(64, 3, 24, 24),)))
-    assert not affordable(spec, Batch((torch.zeros(256, 3, 12, 12),)))
+    assert not affordable(spec, Batch((torch.zeros(16, 3, 24, 24),)))
+    assert not affordable(spec, Batch((torch.zeros(64, 3, 12, 12),)))
     assert affordable(spec, Batch((torch.zeros(256, 100),)))
     assert not affordable(spec, Batch((torch.zeros(256, 100, dtype=torch.long),)))
 
@@ -93,3 +93,13 @@ def test_none_without_a_batch():
     model = mlp(6)
     schemes = propose_from_spec(analyze(model, vectors(8)), model)
     assert not [s for s in schemes if s.kind is SchemeKind.DATA_DRIVEN]
+
+
+def test_places_are_counted_as_the_model_reads_them() -> None:
+    """(N, 6, 900) is 900 places of a kernel that slides over it and six of a map that reads the last axis."""
+    series = torch.zeros(16, 6, 900)
+    slides = analyze(nn.Sequential(nn.Conv1d(6, 64, 3), nn.ReLU(), nn.Conv1d(64, 64, 3)), series)
+    reads = analyze(nn.Sequential(nn.Linear(900, 15), nn.ReLU(), nn.Linear(15, 15)), series)
+    assert sum(p.numel for p in slides.fillable) < sum(p.numel for p in reads.fillable)
+    assert not affordable(slides, Batch((series,)))
+    assert affordable(reads, Batch((series,)))

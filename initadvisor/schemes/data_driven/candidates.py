@@ -21,10 +21,10 @@ BASE = "rules_orthogonal"
 _FEWEST_LAYERS = 3
 """In shallower nets hardly anything is left to calibrate."""
 
-_MOST_PRODUCTS = 1.5e8
-"""Multiplications of one forward pass up to which descending through second derivatives costs a trial's time rather
-than a training's. At 1.45e8 (283,000 weights, 512 samples) 40 steps of MetaInit took 13 s and 60 of GradInit 6 s,
-single-threaded on a busy machine; at 9.3e8 (a CNN) 86 s and 25 s."""
+_MOST_PRODUCTS = 6e7
+"""Multiplications of one forward pass up to which descending through second derivatives is worth its time, which every
+draw of a race takes again: the gate, two in the rungs, up to five to confirm. At 2.8e8 (21,000 weights of a CNN, 410
+samples of 32 places) one draw of MetaInit took 29 s where a step took .05, at 1.45e8 13 s; a budget of 15 s is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,11 @@ def affordable(spec: ModelSpec, batch: Batch) -> bool:
     first = next(tensors_in((batch.args, dict(batch.kwargs))), None)
     positions = 1
     if first is not None and first.ndim:
-        # (N, T) of integers and (N, T, C) are sequences, (N, C, H, W) pictures.
-        inner = first.shape[1:2] if first.ndim == 3 or not first.is_floating_point() else first.shape[2:]
-        positions = math.prod(inner)
+        # How the first weight reads the data says which axes are places: a kernel the last ones, as many as it has; a
+        # linear map all but the last; a table of tokens all.
+        kernel = max((len(p.shape) - 2 for p in spec.with_role(Role.INPUT)), default=0)
+        inner = first.shape[1:-1] if first.is_floating_point() else first.shape[1:]
+        positions = math.prod(first.shape[-kernel:] if 0 < kernel <= first.ndim - 2 else inner)
     return sum(p.numel for p in spec.fillable) * (batch.size or 1) * positions <= _MOST_PRODUCTS
 
 
