@@ -86,7 +86,7 @@ class CheckContext:
         found: dict[str, list[ParamSpec]] = {}
         for p in self.params:
             if p.role is Role.BIAS and p.bias_of is not None and p.bias_of in self.spec:
-                found.setdefault(self.spec[p.bias_of].tied_to or p.bias_of, []).append(p)
+                found.setdefault(self.spec.first_name(p.bias_of), []).append(p)
         return {path: tuple(biases) for path, biases in found.items()}
 
     def weight_of(self, bias: ParamSpec) -> ParamSpec | None:

@@ -70,9 +70,11 @@ def mend(model: nn.Module, sample_batch: Any, findings: Iterable[Finding]) -> Re
 def _concerned(spec: ModelSpec, findings: Iterable[Finding]) -> frozenset[str]:
     """First names of the parameters to fill, with the biases of the weights among them."""
     named = {p for f in findings for p in f.paths if p in spec}
-    first = {spec[p].tied_to or p for p in named}
-    biases = {p for p in spec.params if p.role is Role.BIAS and p.bias_of in spec and p.tied_to is None}
-    return frozenset(first | {p.path for p in biases if p.bias_of and (spec[p.bias_of].tied_to or p.bias_of) in first})
+    first = {spec.first_name(p) for p in named}
+    biases = (p for p in spec.params if p.role is Role.BIAS and p.tied_to is None)
+    return frozenset(
+        first | {p.path for p in biases if p.bias_of in spec and p.bias_of and spec.first_name(p.bias_of) in first}
+    )
 
 
 def _kept(assignment: Assignment) -> Assignment:

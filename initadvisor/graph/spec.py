@@ -206,6 +206,10 @@ class ModelSpec:
     def __contains__(self, path: object) -> bool:
         return path in self._by_path
 
+    def first_name(self, path: str) -> str:
+        """The name under which the tensor at ``path`` comes first in the model: its own, unless it is tied."""
+        return self[path].tied_to or path
+
     @property
     def fillable(self) -> tuple[ParamSpec, ...]:
         """Parameters a scheme may fill: neither protected nor a second name of a tied tensor."""

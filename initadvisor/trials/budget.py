@@ -228,6 +228,11 @@ class Budget:
     seconds: float | None = None
     steps: int | None = None
 
+    @property
+    def clock(self) -> float | None:
+        """Seconds the whole race is held to; None where steps or a word limit it."""
+        return None if self.level is not None else self.seconds
+
     def plan(self, *, candidates: int, rates: int, full_steps: int | None, rate: float | None) -> Plan:
         """The plan for so many challengers and learning rates.
 

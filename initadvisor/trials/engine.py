@@ -238,21 +238,22 @@ class Engine:
         training of a small model.
         """
         states = [MemberState(MemberKey("probe", name, seed, lr)) for name in schemes for lr in self.task.rates]
-        before, self.measured = self.started, (seed,)
+        begun, before, self.measured = len(states), self.started, (seed,)
         first, second = PACE_STEPS
         seconds = []
         for until in PACE_STEPS:
-            began = time.perf_counter()
-            states = [s for done in self.advance([s for s in states if s.alive], until, ()) for s in done]
+            states = [s for s in states if s.alive]
+            went_on, began = len(states), time.perf_counter()
+            states = [s for done in self.advance(states, until, ()) for s in done]
             seconds.append(time.perf_counter() - began)
         self.started = before
-        count = max(1, len(states))
-        step = seconds[1] / (count * (second - first))
+        # Where all of them died at once, the bare step is what is known.
+        step = seconds[1] / (went_on * (second - first)) if went_on else self.step_seconds or 0.0
         with trial_process(threads=self._threads_here()):
             began = time.perf_counter()
             evaluate(self.task, self.task.member(), seed)
             scoring = time.perf_counter() - began
-        start = max(0.0, seconds[0] / (len(schemes) * len(self.task.rates)) - first * step)
+        start = max(0.0, seconds[0] / begun - first * step)
         return Pace(start, step, scoring)
 
     def choose(self, seed: int, ahead: int) -> None:

@@ -169,7 +169,7 @@ class _Race:
             self.engine.time_loop(seed)
             expected = make(budget, rate=self.engine.rate())
             self.engine.choose(seed, expected.steps)
-            if budget.level is None:
+            if budget.clock is not None:
                 by_clock = self._plan_by_clock(make, candidates)
                 self._keep_plan(by_clock)
                 return by_clock
@@ -181,14 +181,15 @@ class _Race:
 
     def _plan_by_clock(self, make: Callable[..., Plan], candidates: int) -> Plan:
         """The plan that fits into what is left of a budget in seconds, at the pace of a few members."""
-        assert self.budget.seconds is not None
+        assert self.budget.clock is not None
         step = self.engine.step_seconds or 0.0
-        affordable = PACE_SHARE * self.budget.seconds / max(step * 2 * PACE_STEPS[-1], 1e-9)
+        affordable = PACE_SHARE * self.budget.clock / max(step * 2 * PACE_STEPS[-1], 1e-9)
         count = max(1, int(min(affordable, PACE_MEMBERS)) // len(self.task.rates))
         fit = [p.scheme for p in self.passed if not p.fault][: min(count, candidates + 1)]
         pace = self.engine.pace(fit or [CURRENT], derive(self.seed, "pace"))
-        left = max(0.0, self.budget.seconds * SECONDS_MARGIN - self.elapsed)
-        return pace.fit(left, lambda limit: make(replace(self.budget, seconds=None, steps=limit), rate=None))
+        return pace.fit(
+            self._seconds_left(), lambda limit: make(replace(self.budget, seconds=None, steps=limit), rate=None)
+        )
 
     def _keep_plan(self, plan: Plan) -> None:
         from dataclasses import asdict
@@ -237,23 +238,29 @@ class _Race:
             self._check_clock()
 
     def _check_clock(self) -> None:
-        seconds = self.budget.seconds if self.budget.level is None else None
-        if seconds is not None and self.elapsed > HARD_STOP * seconds:
+        if self.budget.clock is not None and self.elapsed > HARD_STOP * self.budget.clock:
             raise OutOfTimeError
+
+    def _seconds_left(self) -> float:
+        assert self.budget.clock is not None
+        return max(0.0, self.budget.clock * SECONDS_MARGIN - self.elapsed)
+
+    def _refit(self, done: int) -> None:
+        """Under a clock, fit what is left of the plan after so many rungs to the seconds left, at the pace so far."""
+        if self.budget.clock is None or self.plan is None:
+            return
+        rate = self.engine.steps / self.elapsed if self.engine.steps else 1.0
+        self._keep_plan(refit(self.plan, done, int(self._seconds_left() * rate)))
 
     def _seeds(self, phase: str, count: int) -> list[int]:
         return [derive(self.seed, phase, i) for i in range(count)]
 
     def _run_rung(self, index: int) -> None:
         assert self.plan is not None
+        if 0 < index < len(self.plan.rungs):
+            self._refit(index)
         if index >= len(self.plan.rungs):
-            return
-        if index and self.budget.level is None and self.budget.seconds is not None:
-            left = self.budget.seconds * SECONDS_MARGIN - self.elapsed
-            rate = self.engine.steps / self.elapsed if self.engine.steps else 1.0
-            self._keep_plan(refit(self.plan, index, int(left * rate)))
-            if index >= len(self.plan.rungs):
-                return
+            return  # the plan has fewer rungs than when it was made
         rung = self.plan.rungs[index]
         seeds = self._seeds("rung", self.plan.draws)
         keys = [MemberKey("rung", scheme, seed, lr) for scheme, lr in self.contest.alive for seed in seeds]
@@ -316,10 +323,7 @@ class _Race:
         self.finalists = self.contest.finalists()
         if self.finalists is None:
             return
-        if self.budget.level is None and self.budget.seconds is not None:
-            left = self.budget.seconds * SECONDS_MARGIN - self.elapsed
-            rate = self.engine.steps / self.elapsed if self.engine.steps else 1.0
-            self._keep_plan(refit(self.plan, len(self.plan.rungs), int(left * rate)))
+        self._refit(len(self.plan.rungs))
         horizon, plan = self.plan.confirm_steps, self.plan
         names = " against ".join(s.scheme for s in reversed(self.finalists))
         for count in (plan.first_look, plan.confirm_seeds):
@@ -336,9 +340,9 @@ class _Race:
 
     def _out_of_time(self, steps: int) -> bool:
         """Whether so many more steps would overrun a budget in seconds."""
-        if self.budget.level is not None or self.budget.seconds is None or not self.engine.steps:
+        if self.budget.clock is None or not self.engine.steps:
             return False
-        return self.elapsed + steps * self.elapsed / self.engine.steps > self.budget.seconds
+        return self.elapsed + steps * self.elapsed / self.engine.steps > self.budget.clock
 
     # -- telling -------------------------------------------------------------------------------------------------
 

@@ -198,16 +198,14 @@ def _gru_cell(
     return torch.lerp(n, state, z), memory
 
 
-def _tanh_cell(
-    given: torch.Tensor, state: torch.Tensor, memory: torch.Tensor, own: torch.Tensor
+def _plain_cell(
+    bend: Callable[[torch.Tensor], torch.Tensor],
+    given: torch.Tensor,
+    state: torch.Tensor,
+    memory: torch.Tensor,
+    own: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.tanh(given + own), memory
-
-
-def _relu_cell(
-    given: torch.Tensor, state: torch.Tensor, memory: torch.Tensor, own: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.relu(given + own), memory
+    return bend(given + own), memory
 
 
 def _recurrent(
@@ -286,6 +284,6 @@ _RULES: dict[Any, Callable[..., Any]] = {
     F.layer_norm: _layer_norm,
     torch.lstm: functools.partial(_recurrent, _lstm_cell, True),
     torch.gru: functools.partial(_recurrent, _gru_cell, False),
-    torch.rnn_tanh: functools.partial(_recurrent, _tanh_cell, False),
-    torch.rnn_relu: functools.partial(_recurrent, _relu_cell, False),
+    torch.rnn_tanh: functools.partial(_recurrent, functools.partial(_plain_cell, torch.tanh), False),
+    torch.rnn_relu: functools.partial(_recurrent, functools.partial(_plain_cell, torch.relu), False),
 }

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fakes import SPEC, blobs, current, tanh_mlp, xavier
+from fakes import SPEC, Fill, blobs, current, tanh_mlp, xavier
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,3 +78,12 @@ def test_the_pace_holds_what_a_bare_step_leaves_out() -> None:
         assert pace.start > 0
         assert pace.evaluation > 0
         assert engine.started == 0, "members that set the pace are not the race's"
+
+
+def test_members_that_all_die_at_once_leave_the_bare_step() -> None:
+    task = make_task(tanh_mlp(), blobs(), optimizer=torch.optim.SGD, lr=(0.05, 0.2), steps=60)
+    broken = Fill("broken", lambda p, g: p.fill_(torch.nan))
+    with Engine(task, [current(), broken], SPEC, workers=1) as engine:
+        engine.time_loop(1)
+        assert engine.step_seconds is not None
+        assert engine.pace(["broken"], 1).step == engine.step_seconds

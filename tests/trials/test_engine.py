@@ -343,6 +343,20 @@ def test_what_vmap_cannot_do_falls_back_by_itself(model: Callable[[], nn.Module]
     assert_same(train_members(task, SCHEMES, states, 4, (4,)), stacked)
 
 
+@pytest.mark.parametrize("missing", ["_add_batch_dim", "_vmap_increment_nesting", "is_batchedtensor", "get_unwrapped"])
+def test_a_torch_without_the_primitives_of_vmap_loops(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    """They are not public: a version that names them otherwise costs speed and nothing else."""
+    monkeypatch.delattr(f"initadvisor.trials.together.functorch.{missing}")
+    task = task_of(tanh_mlp())
+    choice = choose_batching(task, SCHEMES, 3, 1.0, 10**6, 1)
+    assert choice.batching is None
+    states = members(task)
+    assert_same(
+        train_members(task, SCHEMES, states, 4, (4,)),
+        train_batched(task, SCHEMES, states, 4, (4,), None, batching_of(task)),
+    )
+
+
 def test_a_stack_that_computes_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stack, "_clip", lambda self, gradients: gradients)
     task = task_of(tanh_mlp(), clip_norm=1e-3)

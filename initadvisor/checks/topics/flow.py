@@ -205,7 +205,7 @@ def _collapse(context: CheckContext) -> Iterator[Hit]:
     heads = [p for p in context.spec.params if p.role is Role.OUTPUT]
     if not figures.varied or figures.samples < 2 or not figures.output_rms > 0:
         return
-    if any(context.is_zero(h.tied_to or h.path) for h in heads):
+    if any(context.is_zero(context.spec.first_name(h.path)) for h in heads):
         return  # a head at zero says the same of everything, on purpose
     if figures.output_variation < UNVARIED:
         flat = next(
