@@ -50,51 +50,82 @@ def _setting(config: Any, *names: str, default: int) -> int:
     return default
 
 
+def _texts(config: Any) -> list[int]:
+    """Widths a text may have, the ones nearest to what goes in first."""
+    names = (
+        "caption_channels", "text_embed_dim", "text_dim", "cap_feat_dim", "in_context_dim", "context_in_dim",
+        "joint_attention_dim", "encoder_hid_dim", "cross_attention_dim", "embedding_dim",
+    )  # fmt: skip
+    return list(dict.fromkeys([*(w for n in names if (w := _setting(config, n, default=0)) > 1), 768]))
+
+
+def _images(config: Any) -> Iterator[torch.Tensor]:
+    """What a model may be fed first: images, videos, sequences of patches or of samples."""
+    side = _setting(config, "sample_size", default=_SIDE)
+    side = side if 8 <= side <= 128 else _SIDE
+    names = ("in_channels", "input_channels", "audio_channels")
+    own = [c for n in names if (c := _setting(config, n, default=0))]
+    for channels in dict.fromkeys([*(own or [4]), 3]):
+        for shape in (
+            (channels, side, side),
+            (channels, 4, 16, 16),
+            (channels, 5, 32, 32),
+            (channels, 1, 64, 64),
+            (4, channels, 16, 16),
+            (16, channels),
+            (channels, 1024),
+            (channels, 64),
+            (channels, 4096),
+        ):
+            yield torch.randn(_BATCH, *shape)
+
+
 def _batches(model: nn.Module) -> Iterator[Any]:
     """Inputs by the names of ``forward``'s arguments, images first, then sequences of patches, then videos."""
     config = dict(model.config)
-    channels = _setting(config, "in_channels", default=4)
-    width = _setting(
-        config, "cross_attention_dim", "joint_attention_dim", "caption_channels", "text_embed_dim", "text_dim",
-        "cap_feat_dim", "encoder_hid_dim", default=768,
-    )  # fmt: skip
     pooled = _setting(config, "pooled_projection_dim", "projection_class_embeddings_input_dim", default=768)
     side = _setting(config, "sample_size", default=_SIDE)
     side = side if 8 <= side <= 128 else _SIDE
-    names = [n for n in inspect.signature(model.forward).parameters if n != "return_dict"]
-    images = (
-        torch.randn(_BATCH, channels, side, side),
-        torch.randn(_BATCH, channels, 4, 16, 16),
-        torch.randn(_BATCH, channels, 5, 32, 32),
-        torch.randn(_BATCH, 4, channels, 16, 16),
-        torch.randn(_BATCH, 16, channels),
-        torch.randn(_BATCH, channels, 1024),
-        torch.randn(_BATCH, channels, 64),
-    )
+    parameters = {n: p for n, p in inspect.signature(model.forward).parameters.items() if n != "return_dict"}
+    names = list(parameters)
+    required = {n for n, p in parameters.items() if p.default is inspect.Parameter.empty} - {"kwargs", "args"}
     common: dict[str, Any] = {
         "timestep": torch.tensor([1, 5]),
         "timesteps": torch.tensor([1, 5]),
         "t": torch.tensor([0.1, 0.5]),
         "class_labels": torch.tensor([1, 2]),
-        "encoder_hidden_states": torch.randn(_BATCH, _TEXT, width),
         "pooled_projections": torch.randn(_BATCH, pooled),
         "encoder_attention_mask": torch.ones(_BATCH, _TEXT),
+        "encoder_hidden_states_mask": torch.ones(_BATCH, _TEXT, dtype=torch.bool),
         "txt_ids": torch.zeros(_TEXT, 3),
         "img_ids": torch.zeros(16, 3),
-        "guidance": torch.ones(_BATCH),
+        "img_shapes": [[(1, 4, 4)]] * _BATCH,
+        "txt_seq_lens": [_TEXT] * _BATCH,
+        "num_frames": 1,
+        "height": 4,
+        "width": 4,
+        "fps": torch.tensor([8, 8]),
+        "original_size": torch.full((_BATCH, 2), 64.0),
+        "target_size": torch.full((_BATCH, 2), 64.0),
+        "crop_coords": torch.zeros(_BATCH, 2),
+        "padding_mask": torch.zeros(1, 1, side, side),
         "controlnet_cond": torch.randn(_BATCH, 3, side * 8, side * 8),
-        "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},
+        "added_cond_kwargs": {"resolution": torch.full((_BATCH, 2), 64.0), "aspect_ratio": torch.ones(_BATCH, 1)},
+        "guidance": torch.ones(_BATCH),
     }
-    required = {
-        n for n, p in inspect.signature(model.forward).parameters.items() if p.default is inspect.Parameter.empty
-    }
-    extras = (set(), {"timestep"}, {"timestep", "encoder_hidden_states"}, set(common))
-    for image in images:
+    texts = [torch.randn(_BATCH, _TEXT, width) for width in _texts(config)]
+    every = set(common) | {"encoder_hidden_states"}
+    extras = (set(), {"timestep"}, {"timestep", "encoder_hidden_states"}, every - {"guidance"}, every)
+    for image in _images(config):
         for extra in extras:
-            batch: dict[str, Any] = {names[0]: image}
-            batch |= {n: common[n] for n in names[1:] if n in common and (n in required or n in extra)}
-            if required - {"kwargs", "args"} <= set(batch):
-                yield batch
+            for text in texts:
+                known = common | {"encoder_hidden_states": text}
+                batch: dict[str, Any] = {names[0]: image}
+                batch |= {n: known[n] for n in names[1:] if n in known and (n in required or n in extra)}
+                if required <= set(batch):
+                    yield batch
+                if "encoder_hidden_states" not in batch:
+                    break
 
 
 def entries() -> list[Entry]:

@@ -123,6 +123,14 @@ RANDOM = words(
 )
 """Ops that make numbers, whatever tensor they take the shape from."""
 
+LOSSES = words(
+    "cross_entropy binary_cross_entropy binary_cross_entropy_with_logits nll_loss ctc_loss mse_loss l1_loss "
+    "smooth_l1_loss huber_loss kl_div hinge_embedding_loss cosine_embedding_loss margin_ranking_loss multi_margin_loss "
+    "multilabel_margin_loss multilabel_soft_margin_loss soft_margin_loss triplet_margin_loss poisson_nll_loss "
+    "gaussian_nll_loss"
+)
+"""Where a signal ends in the model's own loss, as when a batch holds labels: no weight comes after."""
+
 KNOWN = frozenset(
     LAYOUT
     | POOLING
@@ -139,6 +147,7 @@ KNOWN = frozenset(
     | LOOKUPS
     | RECURRENT_LAYERS
     | RANDOM
+    | LOSSES
     | frozenset({"scaled_dot_product_attention", "norm", "dist", "cosine_similarity", "prod", "cumprod", "diff"})
 )
 """Ops whose effect on a signal is understood; all others are named in the coverage where weights meet them."""

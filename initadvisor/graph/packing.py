@@ -25,6 +25,8 @@ _LARGEST_COPY = 1 << 22
 """Elements a feature-number tensor may take where a reshape cannot be a view; beyond, only sets are followed."""
 _LONGEST = 160
 """Ops followed per weight; an attention with rotary positions takes about 30."""
+_TO_THE_END = frozenset({Kind.CARRY, Kind.BEND, Kind.OTHER, Kind.SOFTMAX, Kind.CHOOSE})
+"""What scores go through on their way out; where they weigh other signals they are a gate or a router."""
 
 _VIEWS = words(
     "permute transpose t T mT H squeeze unsqueeze expand expand_as movedim chunk split split_with_sizes unsafe_chunk "
@@ -184,6 +186,8 @@ class Follower:
             return []
         if kind in (Kind.MIX, Kind.SOFTMAX, Kind.CHOOSE, Kind.ATTENTION):
             self._end((kind.value, op.index), trail, reach)
+            if kind in (Kind.SOFTMAX, Kind.CHOOSE) and self._ends_the_model(op):
+                reach.add(("output",), trail.mask)
             return []
         if op.index in self.bends.inner:
             return [(o, Trail(trail.numbers, trail.mask, True, trail.faint, trail.share)) for o in op.outputs]
@@ -199,6 +203,19 @@ class Follower:
         if kind is Kind.OTHER:
             self._end(("op", op.name, op.index, op.inputs.index(value)), trail, reach)
         return self._carry(op, value, trail, reach)
+
+    def _ends_the_model(self, op: Op) -> bool:
+        """Whether probabilities or choices are what the model returns, or what its own loss is made of."""
+        todo, seen = [op], {op.index}
+        while todo and len(seen) < _LONGEST:
+            op = todo.pop()
+            if any(o in self.outputs for o in op.outputs):
+                return True
+            for reader in (r for o in op.outputs for r in self.flow.consumers(o)):
+                if reader.index not in seen and self.flow.kind_of(reader) in _TO_THE_END:
+                    seen.add(reader.index)
+                    todo.append(reader)
+        return False
 
     def _end(self, label: Label, trail: Trail, reach: Reach) -> None:
         if not trail.faint:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -170,6 +173,62 @@ def test_an_op_that_is_not_understood_is_named() -> None:
     spec = analyze(Strange(), torch.randn(3, 8))
     assert [(g.path, g.op) for g in spec.coverage.unknown] == [("w", "linalg_solve")]
     assert spec.coverage.opaque_ops == ("linalg_solve",)
+
+
+@pytest.mark.parametrize("loss", [nn.functional.cross_entropy, nn.functional.nll_loss])
+def test_the_loss_a_model_computes_itself_is_understood(loss: Callable[..., torch.Tensor]) -> None:
+    class WithLabels(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            scores = self.head(self.body(x).relu()).log_softmax(-1)
+            return loss(scores, labels), scores
+
+    spec = analyze(WithLabels(), {"x": torch.randn(4, 8), "labels": torch.tensor([0, 1, 2, 0])})
+    assert spec.coverage.opaque_ops == () and spec.coverage.complete
+    assert [p.path for p in spec.params if p.role is Role.OUTPUT] == ["head.weight"]
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        lambda s: s.log_softmax(-1),
+        lambda s: s.softmax(-1).clamp(min=1e-6).log(),
+        lambda s: s.argmax(-1),
+        lambda s: s.sigmoid(),
+        lambda s: nn.functional.normalize(s, dim=-1),
+    ],
+    ids=["log-probabilities", "probabilities", "choice", "sigmoid", "unit"],
+)
+def test_what_is_made_of_the_scores_leaves_the_last_layer_the_output(
+    ending: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    class Ends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return ending(self.head(self.body(x).relu()))
+
+    assert analyze(Ends(), torch.randn(4, 8))["head.weight"].role is Role.OUTPUT
+
+
+def test_scores_that_weigh_signals_are_no_output() -> None:
+    class Mixture(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate, self.first, self.second = nn.Linear(8, 2), nn.Linear(8, 3), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            share = self.gate(x).softmax(-1)
+            return share[:, :1] * self.first(x) + share[:, 1:] * self.second(x)
+
+    spec = analyze(Mixture(), torch.randn(4, 8))
+    assert spec["gate.weight"].role is not Role.OUTPUT
+    assert spec["first.weight"].role is Role.OUTPUT and spec["second.weight"].role is Role.OUTPUT
 
 
 def test_fingerprint_depends_on_architecture_only() -> None:
