@@ -135,7 +135,26 @@ class Flow:
             self.depth[out] = level if signal else 0  # what is chosen by an index is no deeper for it
             self.from_batch[out] = batch
         passed = [v for layer in layers for v in layer.reading.data] if layers else self._live(read)
+        if not layers and op.name in kinds.CONTRACTIONS and state is State.LIVE:
+            spread = self._spread_by_data(op)
+            passed = passed if spread is None else [spread]
         self._signals.append(tuple(dict.fromkeys(passed)))
+
+    def _spread_by_data(self, op: Op) -> int | None:
+        """Of a product with a matrix of the batch (a graph's neighbours), what came through weights; else None.
+
+        Weights of attention stay a mix: their softmax says what of the data is read.
+        """
+        live = [i for i in op.inputs if self.state[i] is State.LIVE]
+        deep = [i for i in live if self.depth[i]]
+        if len(live) != 2 or len(deep) != 1:
+            return None
+        made = self.producer(deep[0])
+        while made is not None and made.index < len(self.kind) and self.kind[made.index] is Kind.CARRY:
+            sources = self._signals[made.index]
+            made = self.producer(sources[0]) if len(sources) == 1 else None
+        weighs = made is not None and made.index < len(self.kind) and self.kind[made.index] is Kind.SOFTMAX
+        return None if weighs else deep[0]
 
     def mark_norm(self, op: Op, name: str, value: int) -> None:
         """Note that an op normalises a value."""
@@ -166,7 +185,7 @@ class Flow:
             return Kind.JOIN  # written to through another view
         if name in kinds.CONTRACTIONS:
             uses = sum(self.state[i] is State.LIVE for i in op.inputs)
-            return Kind.MIX if uses > 1 else Kind.CARRY
+            return Kind.MIX if uses > 1 and self._spread_by_data(op) is None else Kind.CARRY
         for names, kind in _BY_NAME:
             if name in names:
                 return kind

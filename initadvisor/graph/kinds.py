@@ -148,6 +148,6 @@ KNOWN = frozenset(
     | RECURRENT_LAYERS
     | RANDOM
     | LOSSES
-    | frozenset({"scaled_dot_product_attention", "norm", "dist", "cosine_similarity", "prod", "cumprod", "diff"})
+    | words("scaled_dot_product_attention norm dist pairwise_distance cosine_similarity prod cumprod diff")
 )
 """Ops whose effect on a signal is understood; all others are named in the coverage where weights meet them."""

@@ -11,9 +11,10 @@ from initadvisor.graph.attention import Attentions
 from initadvisor.graph.branches import Branches
 from initadvisor.graph.flow import Flow, Layer
 from initadvisor.graph.kinds import Kind
+from initadvisor.graph.modulation import Modulations
 from initadvisor.graph.packing import Follower, Label, Reach
 from initadvisor.graph.recurrence import find_recurrences
-from initadvisor.graph.residual import Ancestors, Path, Residuals
+from initadvisor.graph.residual import Path, Residuals
 from initadvisor.graph.spec import Confidence
 from initadvisor.types import Role
 
@@ -47,6 +48,7 @@ class LayerFacts:
         partner: the use whose output it is multiplied with.
         note: why the confidence is low.
         heads: attention heads among the features it makes (queries' where packed) or reads, None where it has none.
+        offset: constant added to the rows of a table that scale a norm's result.
         axes: the weight's axes where later ops tell more than its own (an axis of experts), else empty.
     """
 
@@ -60,6 +62,7 @@ class LayerFacts:
     note: str = ""
     heads: int | None = None
     axes: str = ""
+    offset: float = 0.0
 
     def part(self, first: int, size: int) -> LayerFacts:
         """What some of the features do by themselves: of a weight that is concatenated from several, one of those."""
@@ -83,6 +86,7 @@ class LayerReader:
         self.reaches = [follower.follow(layer) for layer in flow.layers]
         self.after_attention = self._after_attention()
         self.feeds = self._feeds()
+        self.modulations = Modulations(flow, residuals, follower, self.feeds)
         self.lasts = {layer.index for end in branches.ends for layer in end.last}
         self.facts = [self._read(layer) for layer in flow.layers]
         self._gates()
@@ -114,7 +118,9 @@ class LayerReader:
             ahead = op.index in flow.layers_of or any(feeds[o] for o in op.outputs)
             if ahead:
                 for source in flow.signals(op):
-                    feeds[source] = True
+                    # A row picked by a whole number (the word chosen last) is no signal of what chose it.
+                    dtype = flow.values[source].dtype
+                    feeds[source] = dtype.is_floating_point or dtype.is_complex
         return feeds
 
     # ---- one layer
@@ -168,8 +174,17 @@ class LayerReader:
             facts.confidence = Confidence.INFERRED
         elif self._counts_places(index):
             facts.role, facts.confidence = Role.POSITION, Confidence.INFERRED
+        elif parts := self.modulations.per_class(reach):
+            self._per_class(facts, parts)
         else:
             facts.role = Role.EMBEDDING
+
+    def _per_class(self, facts: LayerFacts, parts: list[tuple[Role, float, torch.Tensor]]) -> None:
+        facts.role = parts[0][0] if len(parts) == 1 else Role.NORM_SCALE
+        facts.offset = next((offset for role, offset, _ in parts if role is Role.NORM_SCALE), 0.0)
+        facts.confidence, facts.note = Confidence.INFERRED, "one row per class: scales or shifts what a norm gives"
+        if len(parts) > 1:
+            facts.pieces = [Piece(f"{role.value}_{i}", role, mask) for i, (role, _, mask) in enumerate(parts)]
 
     def _counts_places(self, index: int) -> bool:
         """Whether indices come from a running count over the batch (positions of what is not padding)."""
@@ -220,15 +235,19 @@ class LayerReader:
             facts.role = Role.MLP_OUT if facts.last else Role.MLP_IN if level == 1 else Role.HIDDEN
         elif facts.last:
             facts.role = Role.RESIDUAL_OUT
+        elif self._reads_the_batch(layer):
+            facts.role = Role.INPUT  # of a branch around the whole model (a denoiser's)
         else:
             facts.role = Role.HIDDEN
 
+    def _reads_the_batch(self, layer: Layer) -> bool:
+        return self.flow.depth[layer.output] == 1 and self.flow.from_batch[layer.reading.data[0]]
+
     def _plain(self, facts: LayerFacts, reach: Reach) -> None:
-        layer, flow = facts.layer, self.flow
-        data = layer.reading.data[0]
+        layer = facts.layer
         if reach.has("output") and not self.feeds[layer.output] and not reach.has("join"):
             facts.role = Role.OUTPUT
-        elif flow.depth[layer.output] == 1 and flow.from_batch[data]:
+        elif self._reads_the_batch(layer):
             facts.role = Role.INPUT
         else:
             facts.role = Role.HIDDEN
@@ -262,12 +281,8 @@ class LayerReader:
 
     def _is_modulation(self, facts: LayerFacts, reach: Reach) -> bool:
         """It scales or shifts a stream it does not come from, the same for all places of the stream."""
-        labels = [x for x in reach.ends if x[0] in ("product", "sum")]
-        others = [x for x in reach.ends if x[0] not in ("product", "sum", "output", "join")]
-        if not labels or others:
-            return False
-        found = [self._modulates(x, facts.layer) for x in labels]
-        if not all(found):
+        labels = self.modulations.by(facts.layer, reach)
+        if not labels:
             return False
         facts.role = Role.MODULATION
         if not any(x[0] == "product" for x in labels):
@@ -277,26 +292,6 @@ class LayerReader:
         if len(parts) > 1:
             facts.pieces = [Piece(f"part_{i}", Role.MODULATION, mask) for i, (_, mask) in enumerate(parts)]
         return True
-
-    def _modulates(self, label: Label, layer: Layer) -> bool:
-        flow, op = self.flow, self.flow.graph.ops[label[1]]
-        sides = [i for i in op.inputs if flow.is_live(i)]
-        if len(sides) != 2:
-            return False
-        own = op.inputs[label[-1]]
-        other = sides[0] if sides[1] == own else sides[1]
-        small, large = flow.values[own].shape, flow.values[other].shape
-        padded = (1,) * (len(large) - len(small)) + small
-        broadcast = len(padded) == len(large) and any(a == 1 and b > 1 for a, b in zip(padded, large, strict=True))
-        made = flow.producer(flow.root(other))
-        normed = made is not None and made.index in flow.norms
-        if not normed and (not broadcast or flow.depth[other] == 0):
-            return False
-        return Ancestors(flow, own).has(other) is None and not self._same_source(layer, other)
-
-    def _same_source(self, layer: Layer, other: int) -> bool:
-        """Whether the stream and the modulation are computed from one value, as in squeeze-and-excitation."""
-        return Ancestors(self.flow, layer.output).has(other) is not None
 
     def _gates(self) -> None:
         """Products of two maps of one input, one of them activated."""

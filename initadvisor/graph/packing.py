@@ -25,7 +25,7 @@ _LARGEST_COPY = 1 << 22
 """Elements a feature-number tensor may take where a reshape cannot be a view; beyond, only sets are followed."""
 _LONGEST = 160
 """Ops followed per weight; an attention with rotary positions takes about 30."""
-_TO_THE_END = frozenset({Kind.CARRY, Kind.BEND, Kind.OTHER, Kind.SOFTMAX, Kind.CHOOSE})
+_TO_THE_END = frozenset({Kind.CARRY, Kind.BEND, Kind.SUM, Kind.OTHER, Kind.SOFTMAX, Kind.CHOOSE})
 """What scores go through on their way out; where they weigh other signals they are a gate or a router."""
 
 _VIEWS = words(
@@ -186,7 +186,7 @@ class Follower:
             return []
         if kind in (Kind.MIX, Kind.SOFTMAX, Kind.CHOOSE, Kind.ATTENTION):
             self._end((kind.value, op.index), trail, reach)
-            if kind in (Kind.SOFTMAX, Kind.CHOOSE) and self._ends_the_model(op):
+            if kind in (Kind.SOFTMAX, Kind.CHOOSE) and self.ends_the_model(op):
                 reach.add(("output",), trail.mask)
             return []
         if op.index in self.bends.inner:
@@ -204,8 +204,8 @@ class Follower:
             self._end(("op", op.name, op.index, op.inputs.index(value)), trail, reach)
         return self._carry(op, value, trail, reach)
 
-    def _ends_the_model(self, op: Op) -> bool:
-        """Whether probabilities or choices are what the model returns, or what its own loss is made of."""
+    def ends_the_model(self, op: Op) -> bool:
+        """Whether what an op gives is what the model returns, as it is or as probabilities, choices or its own loss."""
         todo, seen = [op], {op.index}
         while todo and len(seen) < _LONGEST:
             op = todo.pop()

@@ -14,6 +14,9 @@ from initadvisor.graph.opgraph import Op
 _PASSES_SHORTCUT = frozenset({Kind.CARRY, Kind.NORM, Kind.SUM, Kind.BEND})
 """What may lie on a shortcut: no product (a gate decides, a shortcut does not) and no concatenation."""
 
+_NO_SHORTCUT = frozenset({"square", "pow", "abs"})
+"""Even functions keep no direction of a stream: what is added to them is no branch of it (factorisation machines)."""
+
 _CANDIDATES = 48
 """Values of a shortcut that are tried as the fork, latest first; in every model seen the first few suffice."""
 
@@ -57,12 +60,14 @@ class Residuals:
         joins: op index of each sum -> its branches.
         forks: values that some branch starts from.
         adapters: (first, second) uses of low-rank updates beside a weight.
+        scores: indices of sums of a query and a key, from which one weight reads attention's scores.
     """
 
     paths: list[Path] = field(default_factory=list)
     joins: dict[int, list[Path]] = field(default_factory=dict)
     forks: set[int] = field(default_factory=set)
     adapters: list[tuple[Layer, Layer, Layer]] = field(default_factory=list)
+    scores: set[int] = field(default_factory=set)
 
 
 def find_residuals(flow: Flow, bends: Bends) -> Residuals:
@@ -73,6 +78,9 @@ def find_residuals(flow: Flow, bends: Bends) -> Residuals:
             continue
         sides = [v for v in dict.fromkeys(op.inputs) if flow.is_live(v)]
         if len(sides) != 2 or _makes_scores(flow, op, sides):
+            continue
+        if _is_additive_score(flow, op):
+            found.scores.add(op.index)
             continue
         paths = _identity(flow, found, op, sides[0], sides[1]) or _identity(flow, found, op, sides[1], sides[0])
         paths = paths or _projected(flow, bends, found, op, sides)
@@ -102,6 +110,29 @@ def _makes_scores(flow: Flow, op: Op, sides: list[int]) -> bool:
             if flow.kind_of(reader) in (Kind.CARRY, Kind.SUM, Kind.JOIN):
                 todo += list(reader.outputs)
     return False
+
+
+def _is_additive_score(flow: Flow, op: Op) -> bool:
+    """A query plus a key, bent and read by one weight whose softmax weighs other signals: additive attention."""
+    layers, softmax = 0, False
+    for _ in range(_SCORE_STEPS):
+        readers = {r.index: r for out in op.outputs for r in flow.consumers(out)}
+        if softmax and any(flow.kind_of(r) in (Kind.MIX, Kind.PRODUCT) for r in readers.values()):
+            return True
+        if len(readers) != 1 and not softmax:
+            return False  # a stream is read by more than its scores
+        op = next((r for r in readers.values() if flow.kind_of(r) in _TO_SCORES), op)
+        if op.index not in readers:
+            return False
+        layers += op.index in flow.layers_of
+        softmax |= flow.kind_of(op) is Kind.SOFTMAX
+        if layers > 1:
+            return False
+    return False
+
+
+_TO_SCORES = frozenset({Kind.CARRY, Kind.BEND, Kind.LAYER, Kind.SOFTMAX})
+"""From the sum of a query and a key to the weight that each place gets."""
 
 
 def _origin(flow: Flow, value: int) -> Op | None:
@@ -162,7 +193,7 @@ def _shortcut(flow: Flow, value: int, *, whole: bool = False) -> Iterator[int]:
         op = flow.producer(current)
         if op is None or flow.kind_of(op) not in _PASSES_SHORTCUT:
             continue
-        if whole and op.name in SPLITTING:
+        if (whole and op.name in SPLITTING) or op.name in _NO_SHORTCUT:
             continue
         for source in flow.signals(op):
             if source not in seen:
@@ -221,6 +252,8 @@ def _projected(flow: Flow, bends: Bends, found: Residuals, op: Op, sides: list[i
             if adapter is not None:
                 found.adapters.append(adapter)
                 return []
+            if flow.depth[fork] == 0 and _no_weight_after(flow, op):
+                break  # a linear and a deep reading of the data, side by side: both make the output (wide & deep)
             bent = any(i in bends.inner or flow.kind[i] in _MIXES for p in paths for i in p.ops)
             if longest < 2 or not bent or any(_carries_older_stream(flow, found, p) for p in paths):
                 break
@@ -228,6 +261,18 @@ def _projected(flow: Flow, bends: Bends, found: Residuals, op: Op, sides: list[i
                 path.projection = (layer,)
             return paths
     return []
+
+
+def _no_weight_after(flow: Flow, op: Op) -> bool:
+    todo, seen = [op], {op.index}
+    while todo:
+        for reader in (r for out in todo.pop().outputs for r in flow.consumers(out)):
+            if reader.index in flow.layers_of or len(seen) > _CANDIDATES:
+                return False
+            if reader.index not in seen:
+                seen.add(reader.index)
+                todo.append(reader)
+    return True
 
 
 def _carries_older_stream(flow: Flow, found: Residuals, path: Path) -> bool:

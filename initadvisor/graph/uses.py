@@ -127,7 +127,7 @@ class UseReader:
         if self._puts_outputs_together(layer, origin):
             assert origin.place is not None
             facts = facts.part(*origin.place[1:])
-        base = {"facts": facts, "signal": layer.reading.data[0], "result": layer.output}
+        base = {"facts": facts, "signal": layer.reading.data[0], "result": layer.output, "offset": facts.offset}
         info = flow.values[origin.parameter]
         if origin.part is Part.FACTOR:
             single = len([n for n in info.shape if n > 1]) == 0
@@ -385,12 +385,24 @@ class UseReader:
                     todo += reader.outputs
         return False
 
+    def _compared(self, op: Op, operand: int) -> bool:
+        """A difference that gives the signal an axis it did not have: one place for each row of the operand."""
+        signal = self.flow.single_ref(op)
+        if signal is None:
+            return False
+        small, large = self.flow.values[signal].shape, self.flow.values[op.outputs[0]].shape
+        rows = self.flow.values[operand].shape
+        wide = [i for i in range(1, len(large) + 1) if i > len(small) or small[-i] < large[-i]]
+        return bool(wide) and all(i <= len(rows) and rows[-i] > 1 for i in wide)
+
     def _shift_role(self, op: Op, operand: int, numel: int) -> tuple[Role, Confidence, str]:
         if any(o in self.attentions.scores for o in op.outputs):
             return Role.RELATIVE_BIAS, Confidence.CERTAIN, ""
         spread = self._spread(operand)
         if numel == 1:
             return Role.BIAS, Confidence.INFERRED, ""
+        if op.name in ("sub", "rsub") and self._compared(op, operand):
+            return Role.UNKNOWN, Confidence.WEAK, "each signal is compared with every row of it (centres, prototypes)"
         if len(spread) > 1:
             return Role.POSITION, Confidence.CERTAIN, ""
         if after_norm(self.flow, op) is not None:

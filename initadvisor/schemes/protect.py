@@ -126,7 +126,8 @@ def looks_trained(model: nn.Module, spec: ModelSpec) -> str | None:
             spread = _row_spread(tensor)
             if spread is not None:
                 spreads.append(spread > _EXCESS)
-        elif entry.role is Role.NORM_SCALE and entry.numel > 1:
+        elif entry.role is Role.NORM_SCALE and entry.numel > 1 and not entry.slices and max(entry.shape) == entry.numel:
+            # Of a table with a row per class nothing is known: a fresh embedding is random all over.
             low, high = torch.aminmax(tensor.detach())
             norms.append(bool(low != high))
     uneven = len(spreads) > 0 and sum(spreads) / len(spreads) > _MAJORITY

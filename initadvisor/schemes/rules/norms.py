@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from initadvisor.graph.spec import ModelSpec, ParamSpec
-from initadvisor.schemes.rules.fills import constant, fans_of, zeros
+from initadvisor.schemes.rules.fills import constant, fans_of, whole, zeros
 from initadvisor.schemes.rules.reading import weight_of_bias
 from initadvisor.schemes.rules.rule import Context, Proposal, Rule
 from initadvisor.schemes.scheme import Fill, Part
@@ -17,11 +17,20 @@ _PIECEWISE = frozenset(
 )
 
 
+def scales(param: ParamSpec, fill: Fill) -> tuple[Part, ...]:
+    """One fill for a norm's scales; where a table holds a class's shifts beside them, zeros for those."""
+    if not param.slices:
+        return whole(param, fill)
+    shift = Fill("zeros")
+    return tuple(Part(shift if x.role is Role.NORM_SHIFT else fill, x.fans, x) for x in param.slices)
+
+
 def _ones(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    fill = constant(param, 1.0 - param.offset)[0].fill
+    why = "a normalised signal passes at its own size"
     if param.offset:
         why = f"used as {param.offset:g} + w, so this value lets a normalised signal pass at its own size"
-        return Proposal(constant(param, 1.0 - param.offset), why)
-    return Proposal(constant(param, 1.0), "a normalised signal passes at its own size")
+    return Proposal(scales(param, fill), why)
 
 
 def _zeros(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from initadvisor.graph.spec import ModelSpec, ParamSpec
 from initadvisor.schemes.rules.fills import fans_of, matrix_parts, normal, short, whole, zeros
+from initadvisor.schemes.rules.norms import scales
 from initadvisor.schemes.rules.reading import is_weight, sure, weight_of_bias
 from initadvisor.schemes.rules.rule import Context, Proposal, Rule
 from initadvisor.schemes.rules.weights import base_weight
@@ -69,8 +70,8 @@ def _dcgan(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
 
 
 def _dcgan_norm(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
-    args = (("mean", 1.0), ("std", _DCGAN_STD))
-    return Proposal(whole(param, Fill("normal", args=args)), "DCGAN's norm scales: N(1, .02)")
+    fill = Fill("normal", args=(("mean", 1.0 - param.offset), ("std", _DCGAN_STD)))
+    return Proposal(scales(param, fill), "DCGAN's norm scales: N(1, .02)")
 
 
 def _zero_conv_head(param: ParamSpec, spec: ModelSpec) -> bool:
