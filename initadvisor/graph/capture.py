@@ -48,7 +48,10 @@ _RENAMED = {
     "__getitem__": "getitem", "__setitem__": "setitem", "true_divide": "div", "divide": "div", "multiply": "mul",
     "subtract": "sub", "negative": "neg", "absolute": "abs", "linalg_norm": "norm", "linalg_vector_norm": "norm",
     "vector_norm": "norm", "concat": "cat", "concatenate": "cat", "swapaxes": "transpose", "swapdims": "transpose",
-    "clip": "clamp", "special_expit": "sigmoid", "expit": "sigmoid", "__floordiv__": "floor_divide",
+    "linalg_matrix_norm": "norm", "linalg_matmul": "matmul", "linalg_multi_dot": "multi_dot", "linalg_vecdot": "vecdot",
+    "linalg_diagonal": "diagonal", "linalg_inv": "inverse", "arccos": "acos", "arcsin": "asin", "arcsinh": "asinh",
+    "arccosh": "acosh", "arctanh": "atanh", "arctan2": "atan2", "fix": "trunc", "gammaln": "lgamma", "psi": "digamma",
+    "clip": "clamp", "expit": "sigmoid", "__floordiv__": "floor_divide",
     "square_": "square", "_threshold": "threshold",
     "moveaxis": "movedim", "tensor_split": "split", "hsplit": "split", "vsplit": "split",
 }  # fmt: skip
@@ -70,8 +73,8 @@ def _canonical(function: Callable[..., Any]) -> tuple[str, bool] | None:
     in_place = name in ("__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__", "__idiv__")
     if name.endswith("_") and not name.endswith("__"):
         name, in_place = name[:-1], True
-    name = _RENAMED.get(name, name)
-    return name.removeprefix("_VF."), in_place
+    name = name.removeprefix("_VF.").removeprefix("special_")
+    return _RENAMED.get(name, name), in_place
 
 
 def _is_data_setter(function: Callable[..., Any]) -> bool:

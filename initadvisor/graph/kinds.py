@@ -43,7 +43,7 @@ LAYOUT = words(
     "native_channel_shuffle dropout alpha_dropout feature_dropout dropout1d dropout2d dropout3d feature_alpha_dropout "
     "native_dropout tril triu diag diag_embed fold im2col col2im affine_grid atleast_1d atleast_2d atleast_3d "
     "pack_padded_sequence _pack_padded_sequence pad_packed_sequence _pad_packed_sequence requires_grad __deepcopy__ "
-    "zeros_like_keep identity fill_keep to_dense to_sparse coalesce pin_memory as_tensor rename"
+    "zeros_like_keep identity fill_keep to_dense to_sparse coalesce pin_memory as_tensor rename diagflat resize_as"
 )
 """Ops that only move or cast numbers."""
 
@@ -54,7 +54,8 @@ POOLING = words(
     "mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d max_pool1d "
     "max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices boolean_dispatch "
     "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d lp_pool1d lp_pool2d lp_pool3d amax amin max min "
-    "interpolate upsample upsample_bilinear upsample_nearest grid_sample median nanmean cumsum logsumexp "
+    "interpolate upsample upsample_bilinear upsample_nearest grid_sample median nanmedian nanmean cumsum logsumexp "
+    "logcumsumexp quantile nanquantile sum_to_size trace "
     "fractional_max_pool2d max_unpool2d nansum std var"
 )
 """Ops that summarise or resample one signal; they carry what came in, on a coarser or finer grid."""
@@ -63,7 +64,7 @@ GATHERING = words(
     "gather index_select take_along_dim take masked_select masked_fill masked_scatter where index_put index_add "
     "index_copy index_fill scatter scatter_add scatter_reduce setitem copy segment_reduce segment_csr gather_csr "
     "put index scatter_mean repeat_interleave fill fill_diagonal new_tensor nan_to_num clamp_keep lerp masked "
-    "sparse_mm spmm torch_scatter _scatter _segment_reduce nested_tensor set_data"
+    "sparse_mm spmm torch_scatter _scatter _segment_reduce nested_tensor set_data slice_scatter zero"
 )
 """Ops that pick from, or write into, a signal by positions."""
 
@@ -74,7 +75,7 @@ PRODUCTS = words("mul div rdiv")
 
 SOFTMAXES = words("softmax log_softmax gumbel_softmax softmin _softmax entmax sparsemax")
 
-CHOOSERS = words("topk argmax argmin sort argsort one_hot multinomial kthvalue bincount histc")
+CHOOSERS = words("topk argmax argmin sort msort argsort unique one_hot multinomial kthvalue bincount histc")
 
 NORMS = {
     "layer_norm": "layer_norm",
@@ -95,11 +96,12 @@ BENDS = words(
     "expm1 log log2 log10 log1p sqrt rsqrt square pow rpow abs reciprocal erf erfc erfinv atan arctan asinh acos asin "
     "atan2 sinh cosh atanh clamp clamp_min clamp_max sign sgn floor ceil round frac trunc heaviside logit maximum "
     "minimum fmod remainder floor_divide tan i0 logaddexp bucketize angle xlogy hypot copysign log_normal "
-    "polar complex"
+    "polar complex acosh digamma lgamma polygamma mvlgamma igamma igammac erfcx entr i0e i1 i1e ndtr ndtri log_ndtr "
+    "fmax fmin logaddexp2 nextafter ldexp"
 )
 """Elementwise functions that are not affine."""
 
-AFFINE = words("add sub rsub mul div rdiv neg rpow_keep lerp_keep")
+AFFINE = words("add sub rsub mul div rdiv neg deg2rad rad2deg rpow_keep lerp_keep")
 """Elementwise functions that are affine in one signal when the other operand is a constant."""
 
 CONTRACTIONS = words(

@@ -17,7 +17,7 @@ _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 _CELLS = {name + "_cell": name for name in _GATES}
 
-HIDING = frozenset({"multi_head_attention_forward", "glu", "addcmul", *_GATES, *_CELLS})
+HIDING = frozenset({"multi_head_attention_forward", "glu", "addcmul", "broadcast_tensors", *_GATES, *_CELLS})
 """Calls that are written out."""
 
 
@@ -104,6 +104,8 @@ def lower(graph: OpGraph) -> OpGraph:
             _glu(writer, op)
         elif op.name == "addcmul":
             _addcmul(writer, op)
+        elif op.name == "broadcast_tensors":
+            _broadcast(writer, op)
         elif op.name in _GATES:
             _recurrent(writer, op)
         elif op.name in _CELLS:
@@ -172,6 +174,13 @@ def _addcmul(w: _Writer, op: Op) -> None:
     shape = w.values[op.outputs[0]].shape
     product = w.new("mul", torch.mul, (op.args[1], op.args[2]), shape, op.outputs[0])
     w.emit("add", torch.add, (op.args[0], Ref(product)), op.outputs, in_place=op.in_place)
+
+
+def _broadcast(w: _Writer, op: Op) -> None:
+    """``torch.broadcast_tensors`` (as ``torch.distributions`` call it): every tensor is expanded by itself."""
+    given = op.inputs if len(op.inputs) == len(op.outputs) else tuple(_refs((op.args, op.kwargs)))
+    for source, out in zip(given, op.outputs, strict=True):
+        w.emit("expand", torch.Tensor.expand, (Ref(source), w.values[out].shape), (out,))
 
 
 def _recurrent(w: _Writer, op: Op) -> None:

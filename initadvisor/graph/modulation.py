@@ -72,9 +72,24 @@ class Modulations:
         small, large = flow.values[own].shape, flow.values[other].shape
         padded = (1,) * (len(large) - len(small)) + small
         broadcast = len(padded) == len(large) and any(a == 1 and b > 1 for a, b in zip(padded, large, strict=True))
+        crossed = len(padded) == len(large) and any(a > 1 and b == 1 for a, b in zip(padded, large, strict=True))
+        if crossed or (label[0] == "product" and self._summed(op, own)):
+            return False  # an outer or an inner product, as of a state-space layer's B and C
         if not self._normed(other) and (not broadcast or flow.depth[other] == 0):
             return False
         return Ancestors(flow, own).has(other) is None and not self._same_source(layer, other)
+
+    def _summed(self, op: Op, own: int) -> bool:
+        """What it is multiplied into is summed at once over an axis (the batch's apart) along which it varies."""
+        shape = self.flow.values[own].shape
+        varies = {i - len(shape) for i, n in enumerate(shape) if n > 1} - {-len(self.flow.values[op.outputs[0]].shape)}
+        for reader in self.flow.consumers(op.outputs[0]):
+            dims = reader.args[1] if len(reader.args) > 1 else reader.kwargs.get("dim")
+            dims = (dims,) if isinstance(dims, int) else dims if isinstance(dims, tuple) else ()
+            rank = len(self.flow.values[op.outputs[0]].shape)
+            if reader.name == "sum" and varies & {d if d < 0 else d - rank for d in dims if isinstance(d, int)}:
+                return True
+        return False
 
     def _normed(self, value: int) -> bool:
         made = self.flow.producer(self.flow.root(value))

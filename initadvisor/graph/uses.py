@@ -403,6 +403,9 @@ class UseReader:
             return Role.BIAS, Confidence.INFERRED, ""
         if op.name in ("sub", "rsub") and self._compared(op, operand):
             return Role.UNKNOWN, Confidence.WEAK, "each signal is compared with every row of it (centres, prototypes)"
+        shape = self.flow.values[operand].shape
+        if len(spread) > 1 and numel in [shape[a] for a in spread]:
+            return Role.SCALAR, Confidence.INFERRED, "the size of what is added: spread over the signal by noise"
         if len(spread) > 1:
             return Role.POSITION, Confidence.CERTAIN, ""
         if after_norm(self.flow, op) is not None:

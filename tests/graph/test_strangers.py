@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -178,3 +179,59 @@ def test_centres_that_signals_are_compared_with_are_named_not_guessed() -> None:
     spec = analyze(Centres(), torch.randn(3, 4))
     assert spec["centres"].role is Role.UNKNOWN
     assert [(gap.path, gap.op) for gap in spec.coverage.unknown] == [("centres", "sub")]
+
+
+def test_the_size_of_a_policys_noise_keeps_its_authors_value() -> None:
+    class Policy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.mean = nn.Linear(4, 16), nn.Linear(16, 2)
+            self.log_std = nn.Parameter(torch.full((2,), -0.5))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            mean = self.mean(torch.tanh(self.body(x)))
+            return torch.distributions.Normal(mean, self.log_std.exp()).rsample()
+
+    spec = analyze(Policy(), torch.randn(3, 4))
+    assert spec.coverage.opaque_ops == () and spec.coverage.complete
+    assert spec["log_std"].role is Role.SCALAR and spec["mean.weight"].role is Role.OUTPUT
+
+
+def test_what_a_scan_multiplies_and_sums_is_no_modulation() -> None:
+    class Scan(nn.Module):
+        """A selective state space written out: an outer product in, an inner product out."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.step = nn.Linear(2, 8), nn.Linear(8, 8)
+            self.write, self.read = nn.Linear(8, 4, bias=False), nn.Linear(8, 4, bias=False)
+            self.decay, self.head = nn.Parameter(torch.zeros(8, 4)), nn.Linear(8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            u = self.first(x)
+            dt, state, made = F.softplus(self.step(u)), torch.zeros(x.shape[0], 8, 4), []
+            for t in range(u.shape[1]):
+                entering = dt[:, t, :, None] * self.write(u)[:, t, None] * u[:, t, :, None]
+                state = state * torch.exp(-dt[:, t, :, None] * self.decay.exp()) + entering
+                made.append((state * self.read(u)[:, t, None]).sum(-1))
+            return self.head(torch.stack(made, 1))  # type: ignore[no-any-return]
+
+    roles = _roles(analyze(Scan(), torch.randn(2, 5, 2)))
+    assert Role.MODULATION not in (roles["write"], roles["read"], roles["step"])
+
+
+@pytest.mark.parametrize("name", ["erf", "expit", "arcsinh", "special_log1p", "fix"])
+def test_other_spellings_of_an_elementwise_function_are_understood(name: str) -> None:
+    module, _, short = name.rpartition("_")
+    bend = getattr(torch.special, short) if module or not hasattr(torch, short) else getattr(torch, short)
+
+    class Bent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(8, 8), nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(bend(self.first(x)))  # type: ignore[no-any-return]
+
+    spec = analyze(Bent(), torch.randn(4, 8))
+    assert spec.coverage.opaque_ops == () and spec["first.weight"].activation not in ("none", "unknown")
