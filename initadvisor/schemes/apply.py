@@ -284,36 +284,53 @@ def apply_scheme(
     """
     plan = plan_scheme(scheme, model)
     data = batch if batch is not None else scheme.batch
-    if scheme.calibrations and data is None:
-        names = ", ".join(c.method for c in scheme.calibrations)
-        raise SchemeError(f'scheme "{scheme.name}" measures on data ({names}); pass sample_batch (batch=…)')
-    if scheme.calibrations:
-        from initadvisor.schemes.data_driven.registry import check_calibrations
-
-        check_calibrations(scheme.calibrations)
-    saved: list[tuple[torch.Tensor, torch.Tensor]] = []
-    filled: list[FilledTensor] = []
+    _check_data(scheme, data)
     notes: list[str] = []
-    try:
+    with _undone_on_failure() as saved:
         with torch.no_grad():
             filled = _fill(plan, seed, saved)
-            written = {id(slot.param) for slot, _ in plan.fills}
-            stale, norms = _reset_statistics(model, written, bool(plan.left)) if plan.fills else ([], 0)
-            for buffer, fresh in stale:
-                saved.append((buffer, buffer.detach().clone()))
-                buffer.fill_(fresh)
-        if norms:
-            notes.append(f"running statistics of {norms} norm layers were reset, as their weights are new")
+            notes += _renew_statistics(plan, model, saved)
         if scheme.calibrations:
             paths = {slot.path for slot, _ in plan.fills}
-            notes.extend(_calibrate(scheme, model, paths, first_batch(model, data), loss, seed))
+            notes += _calibrate(scheme, model, paths, first_batch(model, data), loss, seed)
             filled = [_after(slot, entry) for (slot, _), entry in zip(plan.fills, filled, strict=True)]
+    return ApplyResult(tuple(filled), plan.left, seed, tuple(notes))
+
+
+def _check_data(scheme: Scheme, data: Any) -> None:
+    if not scheme.calibrations:
+        return
+    if data is None:
+        names = ", ".join(c.method for c in scheme.calibrations)
+        raise SchemeError(f'scheme "{scheme.name}" measures on data ({names}); pass sample_batch (batch=…)')
+    from initadvisor.schemes.data_driven.registry import check_calibrations
+
+    check_calibrations(scheme.calibrations)
+
+
+@contextmanager
+def _undone_on_failure() -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+    """A list for (tensor, what it was), from which everything is put back if the block fails, latest first."""
+    saved: list[tuple[torch.Tensor, torch.Tensor]] = []
+    try:
+        yield saved
     except BaseException:
         with torch.no_grad():
             for tensor, before in reversed(saved):
                 tensor.copy_(before)
         raise
-    return ApplyResult(tuple(filled), plan.left, seed, tuple(notes))
+
+
+def _renew_statistics(plan: Plan, model: nn.Module, saved: list[tuple[torch.Tensor, torch.Tensor]]) -> list[str]:
+    """Reset the running statistics that described old weights; a note if there were any."""
+    if not plan.fills:
+        return []
+    written = {id(slot.param) for slot, _ in plan.fills}
+    stale, norms = _reset_statistics(model, written, bool(plan.left))
+    for buffer, fresh in stale:
+        saved.append((buffer, buffer.detach().clone()))
+        buffer.fill_(fresh)
+    return [f"running statistics of {norms} norm layers were reset, as their weights are new"] if norms else []
 
 
 def _fill(plan: Plan, seed: int, saved: list[tuple[torch.Tensor, torch.Tensor]]) -> list[FilledTensor]:

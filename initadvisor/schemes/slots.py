@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from initadvisor.schemes.seeding import stream
+
 _POWER_ITERATIONS = 30
 """Power iterations after a spectral-norm weight was rewritten; torch's own start does 15, twice that costs nothing."""
 
@@ -81,9 +83,9 @@ class Slot:
         if self.kind is SlotKind.PARAMETRIZED:
             _write_parametrized(self, value)
         elif self.kind is SlotKind.WEIGHT_NORM_HOOK:
-            magnitude = getattr(self.owner, f"{self.tensor_name}_g")
-            assign(magnitude, torch.norm_except_dim(value, 2, self.hook.dim))
-            assign(self.param, value)
+            size = torch.norm_except_dim(value, 2, self.hook.dim)
+            assign(getattr(self.owner, f"{self.tensor_name}_g"), size)
+            assign(self.param, _directions(self.path, size, value))
             setattr(self.owner, self.tensor_name, self.hook.compute_weight(self.owner))
         elif self.kind is SlotKind.SPECTRAL_NORM_HOOK:
             assign(self.param, value)
@@ -180,6 +182,23 @@ def _parametrization_list(slot: Slot) -> parametrize.ParametrizationList:
     return slot.owner
 
 
+def is_weight_norm(slot: Slot) -> bool:
+    """Whether a parametrized tensor is a magnitude times a direction, and nothing else."""
+    return [type(step).__name__ for step in slot.owner.children()] == ["_WeightNorm"]
+
+
+def _directions(path: str, size: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """The directions of a weight norm; where the weight is to be zero they are drawn, for zero has none.
+
+    ``g·v/|v|`` is zero by ``g = 0`` alone, while ``v = 0`` is not a number and would stay so. All directions have to
+    differ: the first step changes ``g`` only, and equal ones would leave a map of rank one.
+    """
+    if bool(size.all()):
+        return value
+    drawn = torch.randn(value.shape, generator=stream(0, path, "direction"), dtype=torch.float32)
+    return torch.where(size == 0, drawn.to(value), value)
+
+
 def _is_spectral(plist: parametrize.ParametrizationList) -> bool:
     return any(hasattr(p, "_power_method") for p in plist.children())
 
@@ -193,6 +212,8 @@ def _write_parametrized(slot: Slot, value: torch.Tensor) -> None:
         originals = inverse(originals) if inverse is not None else originals
     # Not through `setattr(module, name, value)`: that swaps storages, which optimizers and flat RNN weights hold on to.
     pieces = list(originals) if isinstance(originals, (tuple, list)) else [originals]
+    if is_weight_norm(slot):
+        pieces[1] = _directions(slot.path, pieces[0], pieces[1])
     names = ["original"] if len(pieces) == 1 else [f"original{i}" for i in range(len(pieces))]
     for name, piece in zip(names, pieces, strict=True):
         assign(getattr(plist, name), piece)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 from dataclasses import replace
 from itertools import pairwise
@@ -286,6 +287,37 @@ def test_weight_norm_recomputes_to_the_drawn_weight(style):
     broken = replace(scheme, assignments=(*scheme.assignments[:2], replace(scheme.assignments[2], parts=ONE)))
     with pytest.raises(SchemeError, match="follows from"):
         apply_scheme(broken, model)
+
+
+@pytest.mark.parametrize("style", ["parametrization", "hook"])
+def test_a_zero_weight_under_weight_norm_is_zero_and_can_learn(style):
+    if style == "hook":
+        model = _normed(lambda m: torch.nn.utils.weight_norm(m))
+        path, companion = "weight_v", "weight_g"
+    else:
+        model = _normed(lambda m: torch.nn.utils.parametrizations.weight_norm(m))
+        path, companion = "parametrizations.weight.original1", "parametrizations.weight.original0"
+    zero = Assignment(path, (8, 12), (Part(Fill("zeros"), Fans(12, 8)),), "r", "r")
+    bias = Assignment("bias", (8,), (Part(Fill("zeros"), Fans(12, 8)),), "r", "r")
+    scheme = _scheme(zero, bias, Assignment(companion, (8, 1), (), "r", "r"))
+    apply_scheme(scheme, model, seed=5)
+    directions = dict(model.named_parameters())[path].detach().clone()
+    apply_scheme(scheme, model, seed=5)
+    assert torch.equal(dict(model.named_parameters())[path].detach(), directions)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x = torch.randn(64, 12)
+    y = x @ torch.randn(12, 8)
+    assert torch.equal(model(x), torch.zeros(64, 8))
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = ((model(x) - y) ** 2).sum(1).mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+        # Independent directions: the first step, of the magnitudes alone, already makes a map of full rank.
+        assert int(torch.linalg.matrix_rank(model.weight.detach())) == 8
+    assert all(math.isfinite(v) for v in losses) and losses[-1] < 0.5 * losses[0]
 
 
 @pytest.mark.parametrize("style", ["parametrization", "hook"])

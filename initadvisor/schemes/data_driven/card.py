@@ -11,7 +11,7 @@ from torch import nn
 from initadvisor.data import Batch
 from initadvisor.errors import RegistryError, nearest
 from initadvisor.initializers.card import Hyperparameter
-from initadvisor.schemes.slots import Slot, SlotKind, slots_of
+from initadvisor.schemes.slots import Slot, SlotKind, is_weight_norm, slots_of
 
 ModelLoss = Callable[[nn.Module, Batch], torch.Tensor]
 """``(model, batch) -> scalar``."""
@@ -109,11 +109,7 @@ def _can_be_scaled(slot: Slot) -> bool:
     if slot.kind not in RESCALABLE or not slot.param.is_floating_point() or slot.param.is_meta:
         return False
     # Of the parametrizations only weight norm carries a factor through; an orthogonal one would be undone by it.
-    return slot.kind is not SlotKind.PARAMETRIZED or _is_weight_norm(slot)
-
-
-def _is_weight_norm(slot: Slot) -> bool:
-    return [type(step).__name__ for step in slot.owner.children()] == ["_WeightNorm"]
+    return slot.kind is not SlotKind.PARAMETRIZED or is_weight_norm(slot)
 
 
 _SHOWN = 3
