@@ -305,8 +305,9 @@ def test_a_zero_weight_under_weight_norm_is_zero_and_can_learn(style):
     apply_scheme(scheme, model, seed=5)
     assert torch.equal(dict(model.named_parameters())[path].detach(), directions)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    x = torch.randn(64, 12)
-    y = x @ torch.randn(12, 8)
+    generator = torch.Generator().manual_seed(7)
+    x = torch.randn(64, 12, generator=generator)
+    y = x @ torch.randn(12, 8, generator=generator)
     assert torch.equal(model(x), torch.zeros(64, 8))
     losses = []
     for _ in range(60):
@@ -315,8 +316,8 @@ def test_a_zero_weight_under_weight_norm_is_zero_and_can_learn(style):
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-        # Independent directions: the first step, of the magnitudes alone, already makes a map of full rank.
-        assert int(torch.linalg.matrix_rank(model.weight.detach())) == 8
+        if len(losses) == 1:  # independent directions: one step of the magnitudes alone makes a map of full rank
+            assert int(torch.linalg.matrix_rank(model.weight.detach())) == 8
     assert all(math.isfinite(v) for v in losses) and losses[-1] < 0.5 * losses[0]
 
 
