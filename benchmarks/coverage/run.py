@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", help="only names that contain this")
     parser.add_argument("--again", action="store_true", help="run again what has a result")
     parser.add_argument("--retry", action="store_true", help="run again what did not run or was not fully understood")
-    parser.add_argument("--shard", default="0/1", help="part K of N, for several processes side by side")
+    parser.add_argument("--shard", default="0/1", help="part K (from 0) of N, for several processes side by side")
     parser.add_argument("--seconds", type=int, default=90, help="limit per architecture")
     parser.add_argument("--gigabytes", type=float, default=6.0, help="limit of address space per architecture")
     options = parser.parse_args(argv)
@@ -55,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     RESULTS.mkdir(exist_ok=True)
     rows = _stored()
     part, parts = (int(n) for n in options.shard.split("/"))
+    if not 0 <= part < parts:
+        parser.error(f"--shard {options.shard}: K of K/N runs from 0 to N-1, so the last is {parts - 1}/{parts}")
     for entry in _chosen(options.source or list(SOURCES), options.only)[part::parts]:
         if entry.name in rows and not (options.again or (options.retry and not _complete(rows[entry.name]))):
             continue

@@ -161,6 +161,9 @@ class Tracer:
         """The tag after one op; None where its axes are lost."""
         shape = self.flow.values[value].shape
         try:
+            if op.name in ("getitem", "index_select") and self._picks_maps(op, source):
+                lead = len(shape) - tag.ndim  # places further to the left share the axis that they pick from
+                return tag.as_strided((*(1,) * lead, *tag.shape), (*(0,) * lead, *tag.stride()), tag.storage_offset())
             if op.name in _RESHAPES:
                 return tag.view(shape)
             if op.name in _VIEWS:
@@ -182,6 +185,17 @@ class Tracer:
         if op.name in kinds.JOINING or tuple(tag.shape) == shape:
             return tag
         return None
+
+    def _picks_maps(self, op: Op, source: int) -> bool:
+        """Whole entries of the first axis are picked by one tensor of whole numbers (an expert for every token)."""
+        if op.name == "index_select":
+            return bool(op.arg(1, "dim", 0) == 0)
+        index = op.args[1] if len(op.args) == 2 else None
+        index = index[0] if isinstance(index, tuple) and len(index) == 1 else index
+        if not isinstance(index, Ref) or index.value == source:
+            return False
+        info = self.flow.values[index.value]
+        return bool(info.shape) and not info.dtype.is_floating_point and info.dtype is not torch.bool
 
 
 @dataclass(frozen=True, slots=True)

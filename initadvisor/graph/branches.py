@@ -81,6 +81,9 @@ class Branches:
                 end.last += flow.layers_of[op.index]
                 continue
             kind = flow.kind_of(op)
+            if kind is Kind.MIX and (weighed := _weighed(op)) is not None:
+                todo.append((weighed, False))
+                continue
             if kind in (Kind.MIX, Kind.ATTENTION, Kind.SOFTMAX):
                 continue  # whatever weights lie behind have met others on the way
             if trailing and kind is Kind.NORM and end.norm is None:
@@ -135,6 +138,8 @@ class Branches:
             return False
         for index in path.ops:
             kind = flow.kind[index]
+            if kind is Kind.MIX and _weighed(flow.graph.ops[index]) is not None:
+                continue  # experts' results, weighed
             if kind in (Kind.MIX, Kind.ATTENTION) or index in self.residuals.joins:
                 return False
             for layer in flow.layers_of.get(index, ()):
@@ -220,3 +225,15 @@ def scale_of(flow: Flow, op: Op) -> int | None:
             return None
         value = flow.single_ref(made)
     return norm
+
+
+def _weighed(op: Op) -> int | None:
+    """What an einsum weighs whose one operand has all axes of the other: results of experts, by their shares."""
+    equation = op.args[0] if op.name == "einsum" and op.args and isinstance(op.args[0], str) else ""
+    sides = equation.replace(" ", "").split("->")[0].split(",")
+    if len(sides) != 2 or len(op.inputs) != 2 or "." in equation:
+        return None
+    one, two = (set(side) for side in sides)
+    if one < two:
+        return op.inputs[1]
+    return op.inputs[0] if two < one else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from initadvisor.graph import kinds
@@ -55,6 +55,16 @@ def read_by(op: Op) -> tuple[int, ...]:
 
 _PRODUCTS = words("mv dot vdot vecdot matmul rmatmul mm bmm addmm addmv addbmm baddbmm einsum inner tensordot")
 """Contractions that do not say which operand is the weight."""
+
+
+_RANK_OF_MAPS = 3
+"""Axes of a stack of matrices."""
+
+_BATCHED = words("bmm matmul rmatmul einsum baddbmm _grouped_mm grouped_mm")
+"""Products that keep several maps apart."""
+
+_TO_PRODUCT = 8
+"""Views and casts between picked maps and the product they are for."""
 
 
 class Flow:
@@ -110,7 +120,7 @@ class Flow:
             readings = []  # a weight and a constant: part of a parametrization (power iteration, a fixed basis)
         layers = []
         for reading in readings:
-            layer = Layer(len(self.layers), op.index, reading, op.outputs[0])
+            layer = Layer(len(self.layers), op.index, self._picked(reading), op.outputs[0])
             layers.append(layer)
             self.layers.append(layer)
         if layers:
@@ -176,7 +186,77 @@ class Flow:
         if not self.is_pure(table) or not others:
             return []
         picks = [i for i in others if self.from_batch[i] and not _is_signal(self.values[i].dtype)]
+        if picks and (self._multiplies_data(op, table) or self.is_bias_of_maps(op, table)):
+            return []  # maps (or their biases) picked for every row of the data (experts), not rows of a table
         return [lookup_reading(self.values, picks[0], table)] if picks and op.name != "gather" else []
+
+    def _picked(self, reading: Reading) -> Reading:
+        """Axes of a weight along which maps were picked count maps, whatever the product does with them."""
+        made = self.maker(reading.weight)
+        if made is None or made.name not in ("getitem", "index_select") or len(made.inputs) < 2:
+            return reading
+        lead = len(self.values[made.inputs[1]].shape) if made.name == "getitem" else 1
+        shape = self.values[reading.weight].shape
+        if len(shape) != len(self.values[made.outputs[0]].shape) or not self.is_pure(made.inputs[0]):
+            return reading
+        fan_out = reading.fan_out
+        for n, axis in zip(shape[:lead], reading.axes[:lead], strict=True):
+            fan_out /= n if axis == "o" else 1
+        kept = reading.out_axes[reading.axes[:lead].count("o") :]
+        return replace(reading, axes="b" * lead + reading.axes[lead:], fan_out=fan_out, out_axes=kept)
+
+    def is_bias_of_maps(self, op: Op, table: int) -> bool:
+        """The rows are added to what a product with as many maps gave."""
+        for reader in (r for out in op.outputs for r in self.consumers(out) if r.name in kinds.SUMS):
+            for other in (i for i in reader.inputs if i not in op.outputs):
+                made = self.maker(other)
+                weights = self.origins_of(made) if made is not None and made.name in _BATCHED else ()
+                shapes = [self.values[w].shape for w in weights]
+                if any(len(s) > 2 and s[0] == self.values[table].shape[0] for s in shapes):
+                    return True
+        return False
+
+    def maker(self, value: int) -> Op | None:
+        """The op a value comes from, behind views."""
+        op = self.producer(value)
+        for _ in range(_TO_PRODUCT):
+            if op is None or op.name not in kinds.LAYOUT or len(op.inputs) != 1:
+                return op
+            op = self.producer(op.inputs[0])
+        return op
+
+    def origins_of(self, op: Op) -> frozenset[int]:
+        """Parameters that an op reads as such."""
+        return frozenset().union(*(self.origins[i] for i in op.inputs))
+
+    def _multiplies_data(self, op: Op, table: int) -> bool:
+        """What is picked is multiplied, as a matrix, with something that is no parameter."""
+        if len(self.values[table].shape) < _RANK_OF_MAPS:
+            return False
+        values = list(op.outputs)
+        for _ in range(_TO_PRODUCT):
+            if not values:
+                return False
+            value = values.pop()
+            for reader in self.consumers(value):
+                if reader.name in _PRODUCTS and any(i != value and not self._constant(i) for i in reader.inputs):
+                    return True
+                if reader.name in kinds.LAYOUT:
+                    values += reader.outputs
+        return False
+
+    def _constant(self, value: int) -> bool:
+        """Made of parameters and buffers alone, as far as a few steps back show."""
+        todo = [value]
+        for _ in range(_TO_PRODUCT):
+            if not todo:
+                return True
+            value = todo.pop()
+            op = self.producer(value)
+            if op is None and self.values[value].source is Source.INPUT:
+                return False
+            todo += op.inputs if op is not None else ()
+        return False
 
     def _kind(self, op: Op) -> Kind:
         name = op.name

@@ -266,10 +266,10 @@ class LayerReader:
             seen.add((value, picked))
             for op in flow.consumers(value):
                 kind = flow.kind_of(op)
-                if kind is Kind.CHOOSE:
+                if kind is Kind.CHOOSE or (op.name == "max" and any(flow.graph.consumers[o] for o in op.outputs[1:])):
                     chosen = True
                     todo += [(o, True) for o in op.outputs]
-                elif kind is Kind.PRODUCT:
+                elif kind is Kind.PRODUCT or (kind is Kind.MIX and (picked or chosen)):
                     others = [i for i in op.inputs if i != value and flow.depth[i] > flow.depth[layer.output]]
                     if (picked or chosen) and others:
                         return True

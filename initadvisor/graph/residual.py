@@ -237,6 +237,9 @@ def _projected(flow: Flow, bends: Bends, found: Residuals, op: Op, sides: list[i
         layer = _only_layer(flow, bends, stream)
         if layer is None or len(layer.reading.data) != 1:
             continue
+        dtype = flow.values[layer.reading.data[0]].dtype
+        if not (dtype.is_floating_point or dtype.is_complex):
+            continue  # rows picked from a table (an expert's bias) are no other way of the stream
         ancestors = Ancestors(flow, branch)
         for fork in _shortcut(flow, layer.reading.data[0], whole=True):
             layered = ancestors.has(fork)

@@ -403,6 +403,9 @@ class UseReader:
             return Role.BIAS, Confidence.INFERRED, ""
         if op.name in ("sub", "rsub") and self._compared(op, operand):
             return Role.UNKNOWN, Confidence.WEAK, "each signal is compared with every row of it (centres, prototypes)"
+        made = self.flow.maker(operand)
+        if made is not None and len(made.inputs) == 2 and self.flow.is_bias_of_maps(made, made.inputs[0]):
+            return Role.BIAS, Confidence.CERTAIN, ""  # picked, like the maps it is added to the result of
         shape = self.flow.values[operand].shape
         if len(spread) > 1 and numel in [shape[a] for a in spread]:
             return Role.SCALAR, Confidence.INFERRED, "the size of what is added: spread over the signal by noise"

@@ -235,3 +235,53 @@ def test_other_spellings_of_an_elementwise_function_are_understood(name: str) ->
 
     spec = analyze(Bent(), torch.randn(4, 8))
     assert spec.coverage.opaque_ops == () and spec["first.weight"].activation not in ("none", "unknown")
+
+
+def test_maps_picked_for_every_token_are_experts_and_their_biases_no_shortcut() -> None:
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.router = nn.Linear(3, 8), nn.Linear(8, 4, bias=False)
+            self.up, self.down = nn.Parameter(torch.randn(4, 8, 16)), nn.Parameter(torch.randn(4, 16, 8))
+            self.shift, self.head = nn.Parameter(torch.zeros(4, 8)), nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.first(x)
+            share, picked = self.router(h).softmax(-1).max(-1)
+            made = torch.bmm(F.silu(torch.bmm(h[:, None], self.up[picked])), self.down[picked])[:, 0]
+            return self.head(h + (made + self.shift[picked]) * share[:, None])  # type: ignore[no-any-return]
+
+    spec = analyze(Experts(), torch.randn(16, 3))
+    assert len(spec.branches) == 1 and spec.branches[0].last == ("down",)
+    up, down = spec["up"], spec["down"]
+    assert (up.role, up.fan_in, up.fan_out, up.activation) == (Role.MLP_IN, 8, 16, "silu")
+    assert (down.role, down.fan_in, down.fan_out) == (Role.MLP_OUT, 16, 8)
+    assert up.fans is not None and up.fans.batch_dims == (0,)
+    assert spec["router.weight"].role is Role.ROUTER
+
+
+def test_gathered_experts_joined_by_einsum_are_packed_gates_and_ups() -> None:
+    class Gathered(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.router = nn.Linear(3, 8), nn.Linear(8, 4, bias=False)
+            self.up, self.down = nn.Parameter(torch.randn(4, 32, 8)), nn.Parameter(torch.randn(4, 8, 16))
+            self.up_bias, self.down_bias = nn.Parameter(torch.zeros(4, 32)), nn.Parameter(torch.zeros(4, 8))
+            self.head = nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.first(x)
+            share, picked = self.router(h).topk(2, -1)
+            t = torch.einsum("beck,bk->bec", self.up[picked], h) + self.up_bias[picked]
+            t = F.silu(t[..., ::2]) * (t[..., 1::2] + 1)
+            t = torch.einsum("beck,bek->bec", self.down[picked], t) + self.down_bias[picked]
+            return self.head(h + torch.einsum("bec,be->bc", t, share.softmax(-1)))  # type: ignore[no-any-return]
+
+    spec = analyze(Gathered(), torch.randn(16, 3))
+    up, down = spec["up"], spec["down"]
+    assert (up.fan_in, up.fan_out, up.activation) == (8, 16, "silu")
+    assert [(s.name, s.dim) for s in up.slices] == [("gate", 1), ("up", 1)]
+    assert (down.role, down.fan_in, down.fan_out, down.branch_last) == (Role.MLP_OUT, 16, 8, True)
+    assert spec["router.weight"].role is Role.ROUTER
+    for bias, weight in (("up_bias", "up"), ("down_bias", "down")):
+        assert spec[bias].role is Role.BIAS and spec[bias].bias_of == weight
