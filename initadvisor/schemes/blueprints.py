@@ -9,9 +9,10 @@ from initadvisor.data import Batch
 from initadvisor.graph.spec import ModelSpec, NormStyle
 from initadvisor.schemes.rules import reading
 from initadvisor.schemes.rules.head import actor_critic
+from initadvisor.schemes.rules.mimetic import in_vision_attention
 from initadvisor.schemes.rules.recurrent import relu_recurrence
 from initadvisor.schemes.rules.rule import Context
-from initadvisor.schemes.rules.special import SINES, is_siren
+from initadvisor.schemes.rules.special import SINES, is_siren, is_wide_and_saturating, passes_through
 from initadvisor.schemes.rules.weights import in_stack
 from initadvisor.schemes.scheme import SchemeKind
 from initadvisor.types import Role
@@ -62,6 +63,13 @@ _PLAIN = (
     "constant_as_found",
     "torch_default",
 )
+
+
+_FEW_KERNELS = 3
+"""Kernels that can be the identity from which a net's depth is theirs."""
+
+_FEW_LAYERS = 3
+"""Saturating layers from which a stack is deep enough for a start of its own."""
 
 
 @dataclass(frozen=True)
@@ -273,6 +281,24 @@ RULE_BLUEPRINTS: tuple[Blueprint, ...] = (
         applies=_plain_convolutions,
     ),
     Blueprint(
+        "dirac",
+        "each convolution that keeps its channels the identity at first",
+        0.53,
+        front=("dirac",),
+        applies=lambda spec, batch: (
+            _plain_convolutions(spec, batch) and sum(passes_through(p) for p in spec.params) >= _FEW_KERNELS
+        ),
+    ),
+    Blueprint(
+        "sparse",
+        "wide layers of a plain net that saturates: 15 connections a unit",
+        0.51,
+        front=("sparse",),
+        applies=lambda spec, batch: (
+            _plain_dense(spec, batch) and sum(is_wide_and_saturating(p) for p in spec.params) >= _FEW_LAYERS
+        ),
+    ),
+    Blueprint(
         "fixup",
         "Fixup: branches scaled by their number and depth, their last weights and the output layer zero",
         0.89,
@@ -301,6 +327,13 @@ RULE_BLUEPRINTS: tuple[Blueprint, ...] = (
         0.76,
         front=("embedding_small", "vit_weight"),
         applies=lambda spec, batch: reading.is_transformer(spec),
+    ),
+    Blueprint(
+        "mimetic",
+        "mimetic attention: queries and keys near the identity, values and outputs near its negative",
+        0.84,
+        front=("mimetic",),
+        applies=lambda spec, batch: any(in_vision_attention(p, spec) for p in spec.params),
     ),
     Blueprint(
         "deepnorm",

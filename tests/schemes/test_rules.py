@@ -78,6 +78,11 @@ QKV = weight(
     Role.QKV,
     slices=tuple(replace(s, role=Role(s.name)) for s in gates(8, 8, ("query", "key", "value"))),
 )
+VISION = spec_of(
+    replace(QKV, branch=0, heads=2, slices=tuple(replace(s, role=Role(s.name)) for s in QKV.slices)),
+    weight("proj", (8, 8), Role.ATTN_OUT, branch=0, branch_last=True),
+    weight("places", (1, 5, 8), Role.POSITION),
+)
 HEAD = weight("head", (10, 8), Role.OUTPUT)
 SINE = weight("s", (16, 16), activation="sin", input_activation="sin", activation_args=(("omega", 20.0),))
 TABLE = weight("table", (100, 16), Role.EMBEDDING, module_type="Embedding", op="embedding")
@@ -176,10 +181,20 @@ ROWS: dict[str, Row] = {
     ),
     "gpt2_weight": lone(HIDDEN, is_("normal", std=0.02)),
     "gpt2_residual": Row(GPT_RESIDUAL, "out", is_("normal", std=0.02 / math.sqrt(24))),
+    "mimetic": at(
+        VISION,
+        "qkv",
+        lambda p: (
+            [dict(fill(p, i).args)["part"] for i in range(3)] == ["query", "key", "value"]
+            and [dict(fill(p, i).args)["pair"] for i in range(3)] == [0.0, 0.0, 1.0]
+        ),
+    ),
     "vit_weight": lone(HIDDEN, is_("trunc_normal", std=0.02)),
     "llama_residual": Row(branch(OUT), "out", is_("trunc_normal", std=0.02 / math.sqrt(2))),
     "llama_head": lone(HEAD, is_("trunc_normal", std=8**-0.5, cut=3.0)),
     "zero_query": lone(QKV, lambda p: fill(p).initializer == "zeros" and fill(p, 1).initializer == "orthogonal"),
+    "dirac": lone(weight("k", (8, 8, 3, 3), input_activation="relu"), is_("dirac")),
+    "sparse": lone(weight("w", (200, 200), activation="tanh"), is_("sparse")),
     "siren_first": lone(replace(SINE, role=Role.INPUT), is_("siren_first")),
     "siren_hidden": lone(SINE, is_("siren_hidden", omega=20.0)),
     "siren_bias": lone(bias("b", 16, "s"), lambda p: is_("torch_linear")(p) and p.parts[0].fans.fan_in == 16, SINE),

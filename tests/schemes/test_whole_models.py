@@ -316,3 +316,64 @@ def test_sixteen_rare_labels_start_at_their_odds():
     scheme = {s.name: s for s in propose_from_spec(spec, model, (x, target))}["rules_output_prior"]
     scheme.apply(model)
     assert model[2].bias.detach().tolist() == pytest.approx([-math.log(15)] * 16, abs=1e-3)
+
+
+class Vision(nn.Module):
+    """One attention over patches, packed or not, with learned places; with words in place of patches for contrast."""
+
+    def __init__(self, packed: bool = True, words: bool = False, width: int = 24, heads: int = 3) -> None:
+        super().__init__()
+        self.heads = heads
+        self.patches = nn.Embedding(30, width) if words else nn.Linear(12, width)
+        self.places = nn.Parameter(torch.randn(1, 7, width) * 0.02)
+        self.norm = nn.LayerNorm(width)
+        self.maps = nn.ModuleList(nn.Linear(width, n * width) for n in ((3,) if packed else (1, 1, 1)))
+        self.out, self.head = nn.Linear(width, width), nn.Linear(width, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.patches(x) + self.places
+        made = torch.cat([m(self.norm(h)) for m in self.maps], -1) if len(self.maps) == 1 else None
+        parts = made.chunk(3, -1) if made is not None else [m(self.norm(h)) for m in self.maps]
+        q, k, v = (p.unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in parts)
+        h = h + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.head(h.mean(1))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_attention_of_a_vision_transformer_may_start_mimetic(packed):
+    model, x = Vision(packed), torch.randn(8, 7, 12)
+    schemes = read(model, x)[1]
+    schemes["mimetic"].apply(model, seed=3)
+    with torch.no_grad():
+        q, k, v = torch.cat([m.weight for m in model.maps]).chunk(3)
+        for head in range(3):  # cut to rank 8 of 24: the sum over heads of query·key keeps a positive trace
+            rows = slice(8 * head, 8 * head + 8)
+            assert float((q[rows].T @ k[rows]).trace()) > 0
+        product = model.out.weight @ v  # what a token writes about itself
+        # trace = −.4·24 plus noise of deviation .4 (24 entries of variance 1/24): six deviations either way.
+        assert abs(float(product.trace()) + 0.4 * 24) < 6 * 0.4
+
+
+def test_mimetic_attention_is_proposed_for_no_words_and_only_where_heads_pair():
+    assert "mimetic" not in read(Vision(words=True), torch.randint(0, 30, (8, 7)))[1]
+    plain = nn.Sequential(nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 4))
+    assert "mimetic" not in read(plain, torch.randn(8, 12))[1]
+
+
+def test_a_plain_cnn_may_start_as_the_identity_and_a_wide_saturating_stack_sparse():
+    layers: list[nn.Module] = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()]
+    for _ in range(4):
+        layers += [nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()]
+    cnn = nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * 36, 4))
+    x = torch.randn(4, 3, 6, 6)
+    read(cnn, x)[1]["dirac"].apply(cnn, seed=0)
+    with torch.no_grad():
+        first = cnn[1](cnn[0](x))
+        assert torch.equal(cnn[:10](x), first)  # four more layers hand on what the first one gave
+    wide = nn.Sequential(*(m for n in (64, 200, 200, 200) for m in (nn.Linear(n, 200), nn.Tanh())), nn.Linear(200, 4))
+    schemes = read(wide, torch.randn(4, 64))[1]
+    schemes["sparse"].apply(wide, seed=0)
+    assert [int((wide[i].weight != 0).sum(1).max()) for i in (2, 4, 6)] == [15, 15, 15]
+    narrow = nn.Sequential(*(m for _ in range(4) for m in (nn.Linear(32, 32), nn.Tanh())), nn.Linear(32, 4))
+    assert "sparse" not in read(narrow, torch.randn(4, 32))[1]
+    assert "dirac" not in read(narrow, torch.randn(4, 32))[1]

@@ -9,6 +9,7 @@ from initadvisor.schemes.rules import (
     default,
     embedding,
     head,
+    mimetic,
     norms,
     recurrent,
     residual,
@@ -34,7 +35,7 @@ def register(rule: Rule) -> Rule:
     return rule
 
 
-for _topic in (weights, recurrent, transformer, residual, embedding, head, norms, special, default):
+for _topic in (weights, recurrent, transformer, mimetic, residual, embedding, head, norms, special, default):
     for _rule in _topic.RULES:
         register(_rule)
 

@@ -165,7 +165,56 @@ def _hadamard(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     return Proposal(whole(param, Fill("zero_init")), "ZerO: identity where it keeps width, Hadamard where it grows")
 
 
+_SPARSE_FROM = 128
+"""Inputs from which 15 connections are few: about one in ten."""
+
+_SATURATING = frozenset({"tanh", "sigmoid", "softsign", "hardtanh", "hardsigmoid"})
+
+
+def passes_through(param: ParamSpec) -> bool:
+    """A kernel that can hand every channel on as it is: as many channels out as in, with a centre tap."""
+    fans = fans_of(param)
+    square = len(param.shape) > 2 and param.shape[0] == param.shape[1] * fans.groups
+    return is_weight(param) and square and all(n % 2 for n in param.shape[2:]) and not param.op.count("transpose")
+
+
+def _dirac(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    return Proposal(
+        whole(param, Fill("dirac")),
+        "as many channels as come in, each handed on as it is: at first depth neither shrinks nor mixes the signal",
+    )
+
+
+def is_wide_and_saturating(param: ParamSpec) -> bool:
+    """A dense weight with many inputs before an activation that saturates."""
+    fans = fans_of(param)
+    return (
+        is_weight(param) and len(param.shape) == 2 and fans.fan_in >= _SPARSE_FROM and param.activation in _SATURATING
+    )
+
+
+def _sparse(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    return Proposal(
+        whole(param, Fill("sparse")),
+        "15 strong connections a unit instead of many weak ones: units differ, and none saturates for the sum of all",
+    )
+
+
 RULES = (
+    Rule(
+        "dirac",
+        lambda p, s: passes_through(p) and p.role is Role.HIDDEN and sure(p),
+        _dirac,
+        "convolutions that keep the number of channels: the identity",
+        ("zagoruyko2017",),
+    ),
+    Rule(
+        "sparse",
+        lambda p, s: is_wide_and_saturating(p) and sure(p) and not p.slices,
+        _sparse,
+        "wide layers before an activation that saturates: 15 connections a unit",
+        ("martens2010",),
+    ),
     Rule(
         "siren_first",
         lambda p, s: is_weight(p) and p.activation in SINES and p.role is Role.INPUT,
