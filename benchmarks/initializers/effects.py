@@ -1,6 +1,6 @@
 """Does each data-driven step do on a small task what its paper says it does?
 
-    python -m benchmarks.initializers.effects [--seeds 3] [--steps 300] [--out results/effects.md]
+    python -m benchmarks.initializers.effects [--seeds 3] [--steps 300] [--net NAME] [--out results/effects.md]
 
 Every step is tried on every net, from the start its paper speaks of: nets that their start keeps from training. All
 train on scikit-learn's digits with SGD and momentum at each of three rates, and where a step knows its optimizer with
@@ -105,6 +105,7 @@ class NormFreeResidual(nn.Module):
 
 
 NETS: dict[str, Callable[[], nn.Module]] = {
+    "16 tanh layers, torch's default": lambda: plain(nn.Tanh, 16),
     "24 tanh layers, torch's default": lambda: plain(nn.Tanh, 24),
     "14 ReLU convolutions, torch's default": plain_cnn,
     "16 ReLU layers, 1.6 times He": lambda: misscaled(16, 1.6),
@@ -187,6 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--net", choices=list(NETS), action="append", help="only these nets (default: all)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "effects.md")
     options = parser.parse_args()
     torch.set_flush_denormal(True)
@@ -194,7 +196,9 @@ def main() -> None:
     lines = [
         "# What the data-driven steps do to nets that their start keeps from training",
         "",
-        f"`python -m benchmarks.initializers.effects --seeds {options.seeds} --steps {options.steps}`: digits, SGD "
+        f"`python -m benchmarks.initializers.effects --seeds {options.seeds} --steps {options.steps}"
+        + "".join(f' --net "{net}"' for net in options.net or ())
+        + "`: digits, SGD "
         f"with momentum at {', '.join(map(str, RATES))}, Adam at {', '.join(map(str, OPTIMIZERS['Adam'][1]))}. "
         "Held-out loss is the mean over seeds at the best rate "
         f"(chance: {math.log(10):.2f}); a rate trains where every seed ends below {TRAINED:.2f}. Seconds are the "
@@ -205,6 +209,8 @@ def main() -> None:
     ]
     print("\n".join(lines), flush=True)
     for (net, build), by, (name, step) in itertools.product(NETS.items(), OPTIMIZERS, STEPS.items()):
+        if options.net and net not in options.net:
+            continue
         if by == "Adam" and "gradinit" not in name and step is not None:
             continue  # what does not know the optimizer is shown once
         made = outcome(build, step, by, options.seeds, options.steps, data)

@@ -220,7 +220,7 @@ class Flow:
         """The op a value comes from, behind views."""
         op = self.producer(value)
         for _ in range(_TO_PRODUCT):
-            if op is None or op.name not in kinds.LAYOUT or len(op.inputs) != 1:
+            if op is None or op.name not in kinds.LAYOUT or len(read_by(op)) != 1:
                 return op
             op = self.producer(op.inputs[0])
         return op

@@ -406,8 +406,10 @@ class UseReader:
         made = self.flow.maker(operand)
         if made is not None and len(made.inputs) == 2 and self.flow.is_bias_of_maps(made, made.inputs[0]):
             return Role.BIAS, Confidence.CERTAIN, ""  # picked, like the maps it is added to the result of
-        shape = self.flow.values[operand].shape
-        if len(spread) > 1 and numel in [shape[a] for a in spread]:
+        own = [a for a in spread if self.flow.values[operand].shape[a] == numel]
+        if len(spread) > 1 and own and made is None:
+            spread = own[-1:]  # expanded by hand
+        elif len(spread) > 1 and own:
             return Role.SCALAR, Confidence.INFERRED, "the size of what is added: spread over the signal by noise"
         if len(spread) > 1:
             return Role.POSITION, Confidence.CERTAIN, ""
