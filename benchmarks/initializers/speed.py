@@ -1,11 +1,11 @@
 """How fast initializers fill, as a ratio to torch's in-place fills in the same run (below 1 is faster).
 
     python -m benchmarks.initializers.speed [--size 4096] [--rounds 5] [--dtype bfloat16]
-    python -m benchmarks.initializers.speed --apply 200 [--threads 2]
+    python -m benchmarks.initializers.speed --apply 200 [--threads 2] [--no-undo]
 
 The first compares single matrices, made from nothing; the second a whole transformer of so many million parameters,
-filled in place: ``Scheme.apply`` with its backup, plan and reading back, against a loop of torch's fill over the same
-tensors.
+filled in place: ``Scheme.apply`` with its plan, reading back and (but with ``--no-undo``) a copy of the old weights,
+against a loop of torch's fill over the same tensors.
 
 Rounds alternate between the two, so that whatever else the machine does falls on both. Medians are compared, and the
 least of either side, since disturbance only ever adds.
@@ -98,7 +98,7 @@ IN_PLACE: dict[str, Callable[[torch.Tensor], object]] = {
 }
 
 
-def apply_pairs(millions: float, dtype: torch.dtype) -> dict[str, Pair]:
+def apply_pairs(millions: float, dtype: torch.dtype, *, undo: bool) -> dict[str, Pair]:
     """Name -> (apply of a scheme, torch's in-place fills) over the same tensors of one model."""
     model = transformer(millions, dtype)
     for p in model.parameters():
@@ -112,7 +112,7 @@ def apply_pairs(millions: float, dtype: torch.dtype) -> dict[str, Pair]:
             for p in model.parameters():
                 (fill if p.ndim > 1 else nn.init.zeros_)(p)
 
-        return lambda: scheme.apply(model), torchs
+        return lambda: scheme.apply(model, undo=undo), torchs
 
     chosen = {name: one(name, fill) for name, fill in IN_PLACE.items()}
     # What no apply that can be undone gets around: one copy of the old weights, in memory touched for the first time.
@@ -134,11 +134,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=None)
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16", "float64"), default="float32")
     parser.add_argument("--apply", type=float, default=None, metavar="MILLIONS", help="time apply on a transformer")
+    parser.add_argument("--no-undo", dest="undo", action="store_false", help="apply keeps no copy of the old weights")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     dtype = getattr(torch, options.dtype)
-    chosen = pairs(options.size, dtype) if options.apply is None else apply_pairs(options.apply, dtype)
+    chosen = (
+        pairs(options.size, dtype) if options.apply is None else apply_pairs(options.apply, dtype, undo=options.undo)
+    )
     what = f"{options.size} × {options.size}" if options.apply is None else "apply against in-place fills"
     print(f"{what}, {options.dtype}, {torch.get_num_threads()} threads, {options.rounds} rounds")
     print(f"{'initializer':<16}{'ours':>10}{'torch':>10}{'ratio':>8}{'least':>8}")

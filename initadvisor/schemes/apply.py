@@ -246,7 +246,13 @@ def _reset_statistics(
 
 
 def apply_scheme(
-    scheme: Scheme, model: nn.Module, *, seed: int = 0, batch: Any = None, loss: Callable[..., Any] | None = None
+    scheme: Scheme,
+    model: nn.Module,
+    *,
+    seed: int = 0,
+    batch: Any = None,
+    loss: Callable[..., Any] | None = None,
+    undo: bool = True,
 ) -> ApplyResult:
     """Fill a model's weights in place by a scheme, and prove that it happened.
 
@@ -263,6 +269,8 @@ def apply_scheme(
         batch: for data-driven steps; ``scheme.batch`` where it is None.
         loss: of the training, for data-driven steps that descend on it: ``(output, target)`` or ``(model, batch)`` ->
             scalar; None infers it from the batch. Schemes without such steps never call it.
+        undo: keep the old weights until all is checked, which takes their memory once more. Without, a failure or an
+            interrupt leaves the model partly filled: for models too large to be held twice, whose weights are new.
 
     Returns:
         What was filled, with declared and observed statistics, and what was left alone and why.
@@ -286,10 +294,10 @@ def apply_scheme(
     data = batch if batch is not None else scheme.batch
     _check_data(scheme, data)
     notes: list[str] = []
-    with _undone_on_failure() as saved:
+    with _undone_on_failure(undo) as keep:
         with torch.no_grad():
-            filled = _fill(plan, seed, saved)
-            notes += _renew_statistics(plan, model, saved)
+            filled = _fill(plan, seed, keep)
+            notes += _renew_statistics(plan, model, keep)
         if scheme.calibrations:
             paths = {slot.path for slot, _ in plan.fills}
             notes += _calibrate(scheme, model, paths, first_batch(model, data), loss, seed)
@@ -308,12 +316,21 @@ def _check_data(scheme: Scheme, data: Any) -> None:
     check_calibrations(scheme.calibrations)
 
 
+_Keep = Callable[[torch.Tensor], None]
+"""Called with every tensor before it is changed."""
+
+
 @contextmanager
-def _undone_on_failure() -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
-    """A list for (tensor, what it was), from which everything is put back if the block fails, latest first."""
+def _undone_on_failure(undo: bool) -> Iterator[_Keep]:
+    """Keep copies of what the block is about to change, and put them back if it fails, latest first."""
     saved: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def keep(tensor: torch.Tensor) -> None:
+        if undo:
+            saved.append((tensor, backup(tensor)))
+
     try:
-        yield saved
+        yield keep
     except BaseException:
         with torch.no_grad():
             for tensor, before in reversed(saved):
@@ -321,24 +338,24 @@ def _undone_on_failure() -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
         raise
 
 
-def _renew_statistics(plan: Plan, model: nn.Module, saved: list[tuple[torch.Tensor, torch.Tensor]]) -> list[str]:
+def _renew_statistics(plan: Plan, model: nn.Module, keep: _Keep) -> list[str]:
     """Reset the running statistics that described old weights; a note if there were any."""
     if not plan.fills:
         return []
     written = {id(slot.param) for slot, _ in plan.fills}
     stale, norms = _reset_statistics(model, written, bool(plan.left))
     for buffer, fresh in stale:
-        saved.append((buffer, buffer.detach().clone()))
+        keep(buffer)
         buffer.fill_(fresh)
     return [f"running statistics of {norms} norm layers were reset, as their weights are new"] if norms else []
 
 
-def _fill(plan: Plan, seed: int, saved: list[tuple[torch.Tensor, torch.Tensor]]) -> list[FilledTensor]:
-    """Write and check everything, what can be streamed first; ``saved`` grows before anything is touched."""
+def _fill(plan: Plan, seed: int, keep: _Keep) -> list[FilledTensor]:
+    """Write and check everything, what can be streamed first; ``keep`` is told before anything is touched."""
     done: dict[str, FilledTensor] = {}
 
     def streaming(slot: Slot, assignment: Assignment) -> None:
-        saved.append((slot.param, backup(slot.param)))
+        keep(slot.param)
         done[slot.path] = _stream_into(slot, assignment, seed)
 
     shared = sharing_memory(slot for slot, _ in plan.fills)
@@ -347,7 +364,8 @@ def _fill(plan: Plan, seed: int, saved: list[tuple[torch.Tensor, torch.Tensor]])
     for slot, assignment in plan.fills:
         if slot.path in done:
             continue
-        saved.extend((tensor, backup(tensor)) for tensor in slot.touched())
+        for tensor in slot.touched():
+            keep(tensor)
         value = draw(assignment, seed, slot.param.dtype, padding_idx=slot.padding_idx)
         slot.write(value)
         done[slot.path] = _read_back(slot, assignment, value)

@@ -124,12 +124,18 @@ class Scheme:
         return tuple(known[c.method] for c in self.calibrations if c.method in known)
 
     def apply(
-        self, model: torch.nn.Module, *, seed: int = 0, batch: Any = None, loss: Callable[..., Any] | None = None
+        self,
+        model: torch.nn.Module,
+        *,
+        seed: int = 0,
+        batch: Any = None,
+        loss: Callable[..., Any] | None = None,
+        undo: bool = True,
     ) -> ApplyResult:
         """Fill ``model`` in place; see :func:`initadvisor.schemes.apply.apply_scheme`, which this calls."""
         from initadvisor.schemes.apply import apply_scheme
 
-        return apply_scheme(self, model, seed=seed, batch=batch, loss=loss)
+        return apply_scheme(self, model, seed=seed, batch=batch, loss=loss, undo=undo)
 
 
 @dataclass(frozen=True, slots=True)

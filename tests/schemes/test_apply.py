@@ -165,6 +165,21 @@ def test_failure_midway_puts_everything_back():
     assert float(model[1].running_mean[0]) == 3.0
 
 
+def test_without_undo_no_copy_is_made_and_the_numbers_are_the_same(monkeypatch):
+    model, other = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    scheme = uniform_scheme(model, std=1.0)
+    apply_scheme(scheme, other, seed=3)
+
+    def refuse(tensor):
+        raise AssertionError("the old weights were copied")
+
+    monkeypatch.setattr("initadvisor.schemes.apply.backup", refuse)
+    apply_scheme(scheme, model, seed=3, undo=False)
+    assert bytes_of(model) == bytes_of(other)
+    with pytest.raises(AssertionError, match="copied"):
+        apply_scheme(scheme, model, seed=3)
+
+
 def test_running_statistics_of_refilled_norms_are_reset_and_of_frozen_ones_kept():
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.BatchNorm1d(4))
     for m in model[1:]:
