@@ -525,6 +525,15 @@ _TABLE = (
         "https://arxiv.org/abs/2102.08098",
     ),
     Reference(
+        "freeman2021",
+        "Freeman, C. Daniel and Frey, Erik and Raichuk, Anton and Girgin, Sertan and Mordatch, Igor and "
+        "Bachem, Olivier",
+        "Brax: A Differentiable Physics Engine for Large Scale Rigid Body Simulation",
+        "NeurIPS Datasets and Benchmarks",
+        2021,
+        "https://arxiv.org/abs/2106.13281",
+    ),
+    Reference(
         "trockman2023",
         "Trockman, Asher and Kolter, J. Zico",
         "Mimetic Initialization of Self-Attention Layers",

@@ -402,6 +402,13 @@ RULE_BLUEPRINTS: tuple[Blueprint, ...] = (
         front=("head_policy",),
         applies=lambda spec, batch: actor_critic(spec),
     ),
+    Blueprint(
+        "actor_critic_uniform",
+        "LeCun uniform everywhere, as Brax builds policies and values",
+        0.55,
+        front=("brax_weight",),
+        applies=lambda spec, batch: actor_critic(spec),
+    ),
     Blueprint("equilibrium", "N(0, .01) where a weight is iterated", 0.8, front=("equilibrium",), applies=_iterated),
     Blueprint(
         "zero_hadamard",

@@ -274,6 +274,14 @@ def _normed(make) -> nn.Module:
     return make(nn.Linear(12, 8))
 
 
+def _weight_normed(style: str) -> tuple[nn.Module, str, str]:
+    """A layer under weight norm, and the names of its direction and magnitude."""
+    if style == "hook":
+        return _normed(lambda m: torch.nn.utils.weight_norm(m)), "weight_v", "weight_g"
+    model = _normed(lambda m: torch.nn.utils.parametrizations.weight_norm(m))
+    return model, "parametrizations.weight.original1", "parametrizations.weight.original0"
+
+
 def _weight_scheme(path: str, shape: tuple[int, ...], *companions: tuple[str, tuple[int, ...]]) -> Scheme:
     fills = [Assignment(path, shape, (Part(Fill("normal", args=(("std", 0.5),)), Fans(12, 8)),), "r", "r")]
     fills.append(Assignment("bias", (8,), (Part(Fill("zeros"), Fans(12, 8)),), "r", "r"))
@@ -283,12 +291,7 @@ def _weight_scheme(path: str, shape: tuple[int, ...], *companions: tuple[str, tu
 
 @pytest.mark.parametrize("style", ["parametrization", "hook"])
 def test_weight_norm_recomputes_to_the_drawn_weight(style):
-    if style == "hook":
-        model = _normed(lambda m: torch.nn.utils.weight_norm(m))
-        path, companion = "weight_v", "weight_g"
-    else:
-        model = _normed(lambda m: torch.nn.utils.parametrizations.weight_norm(m))
-        path, companion = "parametrizations.weight.original1", "parametrizations.weight.original0"
+    model, path, companion = _weight_normed(style)
     scheme = _weight_scheme(path, (8, 12), (companion, (8, 1)))
     plain = nn.Linear(12, 8)
     result = apply_scheme(scheme, model, seed=5)
@@ -306,12 +309,7 @@ def test_weight_norm_recomputes_to_the_drawn_weight(style):
 
 @pytest.mark.parametrize("style", ["parametrization", "hook"])
 def test_a_zero_weight_under_weight_norm_is_zero_and_can_learn(style):
-    if style == "hook":
-        model = _normed(lambda m: torch.nn.utils.weight_norm(m))
-        path, companion = "weight_v", "weight_g"
-    else:
-        model = _normed(lambda m: torch.nn.utils.parametrizations.weight_norm(m))
-        path, companion = "parametrizations.weight.original1", "parametrizations.weight.original0"
+    model, path, companion = _weight_normed(style)
     zero = Assignment(path, (8, 12), (Part(Fill("zeros"), Fans(12, 8)),), "r", "r")
     bias = Assignment("bias", (8,), (Part(Fill("zeros"), Fans(12, 8)),), "r", "r")
     scheme = _scheme(zero, bias, Assignment(companion, (8, 1), (), "r", "r"))

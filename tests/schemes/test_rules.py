@@ -173,6 +173,7 @@ ROWS: dict[str, Row] = {
     "head_small": lone(HEAD, is_("orthogonal", 0.1)),
     "head_zero": lone(HEAD, is_("zeros")),
     "head_policy": lone(HEAD, is_("orthogonal", 0.01), weight("value", (1, 8), Role.OUTPUT)),
+    "brax_weight": lone(HIDDEN, is_("lecun_uniform")),
     "head_bias_prior": lone(
         bias("b", 2, "head"),
         is_("vector", values="-4.595 0.0"),

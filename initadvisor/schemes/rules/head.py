@@ -64,6 +64,10 @@ def _policy(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     )
 
 
+def _brax(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    return Proposal(whole(param, Fill("lecun_uniform")), "Brax's policies and values: U(±√(3/n)) for n inputs")
+
+
 def _head_bias(param: ParamSpec, spec: ModelSpec) -> bool:
     weight = weight_of_bias(param, spec)
     return param.role is Role.BIAS and weight is not None and weight.role is Role.OUTPUT and len(param.shape) == 1
@@ -107,6 +111,13 @@ RULES = (
         _policy,
         "actor-critic: policy head .01, value head 1",
         ("andrychowicz2021",),
+    ),
+    Rule(
+        "brax_weight",
+        lambda p, s: is_weight(p) and len(p.shape) == 2 and not p.slices,
+        _brax,
+        "dense layers of an actor and a critic, heads as well: LeCun uniform",
+        ("freeman2021",),
     ),
     Rule(
         "head_bias_prior",
