@@ -31,8 +31,12 @@ MIN_HELDOUT = 4
 MIN_SPLIT = 20
 """Samples a single batch must have to be split: a fifth of them is then :data:`MIN_HELDOUT`."""
 
-FOLDS = 5
+FOLDS = 6
 """Parts that confirming trainings hold out in turn. As many as fresh seeds, so that each scores on rows of its own."""
+
+FEWEST_FOLDS = 5
+"""Parts of a single small batch that are still held out in turn: seeds that share rows count as one, and fewer than
+five differences say little."""
 
 
 @dataclass(frozen=True)
@@ -153,8 +157,9 @@ def _split_single(model: nn.Module, batch: Batch) -> Data:
     is_held[(torch.arange(held) * (size / held)).long()] = True
     others = (~is_held).nonzero().flatten()
     # Of one size, so that members of different seeds can be stacked; the few rows left over are always trained on.
-    each = len(others) // FOLDS
-    turns = [others[first::FOLDS][:each] for first in range(FOLDS if each >= MIN_HELDOUT else 0)]
+    count = min(FOLDS, len(others) // MIN_HELDOUT)
+    each = len(others) // max(1, count)
+    turns = [others[first::count][:each] for first in range(count if count >= FEWEST_FOLDS else 0)]
     choosing = _split_rows(model, batch, is_held)
     if choosing.train[0].size != size - held:
         return unsplit(batch, "it does not come apart by samples")

@@ -11,9 +11,9 @@ from initadvisor.errors import InputError
 ASSUMED_LENGTH = 400
 """Steps taken for the full length where it is unknown: small nets show by then whether they train."""
 
-MIN_RUNG_STEPS = 10
-"""Shortest first rung: about as long as the memory of momentum .9. Twice that would cost trainings of 150 steps a fifth
-of the sweep, since everything takes part in the first rung."""
+MIN_RUNG_STEPS = 8
+"""Shortest first rung: nearly as long as the memory of momentum .9. Everything takes part in it, so twice as many steps
+would cost much where a training has 150."""
 
 RUNG_GROWTH = 1.5
 """Least growth from rung to rung: less would rank the same trainings twice. It shows in short trainings only, where
@@ -55,11 +55,13 @@ class Rung:
         steps: horizon, counted from the start of a training.
         keep: challengers that go on after it.
         rates: learning rates of each that go on.
+        draws: seeds of each member; those that join late train up to here from the start.
     """
 
     steps: int
     keep: int
     rates: int
+    draws: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +71,15 @@ class Plan:
     Attributes:
         candidates: challengers that enter, best prior first; the current weights come on top.
         rates: learning rates each enters with.
-        draws: seeds of every rung.
+        draws: seeds of the last rung.
         rungs: in order.
         refine: trainings of refined schemes, to the last rung's horizon.
         confirm_steps: length of the confirming trainings.
         confirm_seeds: fresh seeds of the confirmation at most.
         first_look: seeds after which a clear case is settled.
         length: full length, or the one assumed.
+        control_rates: rates of the current weights that are confirmed at most, the others than the best on the seeds
+            of the first look only.
     """
 
     candidates: int
@@ -87,20 +91,36 @@ class Plan:
     confirm_seeds: int
     first_look: int
     length: int
+    control_rates: int = 1
 
     @property
     def steps(self) -> int:
-        """Optimizer steps it takes if nothing dies, summed over all members."""
+        """Optimizer steps it takes if nothing dies and nothing is clear early, summed over all members."""
         horizon = self.rungs[-1].steps if self.rungs else 0
         refine = self.refine * self.draws * horizon
-        return self.steps_to(len(self.rungs)) + refine + 2 * self.confirm_seeds * self.confirm_steps
+        return self.steps_to(len(self.rungs)) + refine + self.confirm_members * self.confirm_steps
+
+    @property
+    def rung_members(self) -> int:
+        """Trainings that the rungs start."""
+        total, draws, members = 0, 0, (self.candidates + 1) * self.rates
+        for rung in self.rungs:
+            total += members * max(0, rung.draws - draws)
+            draws, members = rung.draws, (rung.keep + 1) * rung.rates
+        return total
+
+    @property
+    def confirm_members(self) -> int:
+        """Confirming trainings at most."""
+        return 2 * self.confirm_seeds + (self.control_rates - 1) * min(self.first_look, self.confirm_seeds)
 
     def steps_to(self, count: int) -> int:
         """Optimizer steps of the first ``count`` rungs."""
-        total, before, members = 0, 0, (self.candidates + 1) * self.rates
+        total, before, draws, members = 0, 0, 0, (self.candidates + 1) * self.rates
         for rung in self.rungs[:count]:
-            total += members * self.draws * (rung.steps - before)
-            before, members = rung.steps, (rung.keep + 1) * rung.rates
+            late = max(0, rung.draws - draws)  # start from the beginning
+            total += members * (rung.draws * (rung.steps - before) + late * before)
+            before, draws, members = rung.steps, rung.draws, (rung.keep + 1) * rung.rates
         return total
 
     @property
@@ -115,29 +135,37 @@ class Level:
 
     Attributes:
         shares: horizons of the rungs as shares of the full length.
-        draws: seeds of the rungs.
+        draws: seeds of the rungs after the first.
+        first_draws: seeds of the first rung, which everything takes part in.
+        last: challengers that enter the last rung at most.
         refine: trainings of refined schemes.
         confirm_share: length of the confirming trainings as a share of the full length.
-        confirm_seeds: fresh seeds. Five are the fewest with which an exact binomial test reaches 4%.
+        confirm_seeds: fresh seeds at most. Five are the fewest with which an exact binomial test reaches 4%.
         first_look: seeds after which a clear case is settled.
+        control_rates: rates of the current weights that are confirmed at most, where the case is not clear.
     """
 
     shares: tuple[float, ...]
     draws: int
+    first_draws: int
+    last: int
     refine: int
     confirm_share: float
     confirm_seeds: int
     first_look: int
+    control_rates: int
 
 
 LEVELS = {
-    "fast": Level((0.05, 0.10, 0.20), 1, 0, 0.5, 5, 3),
-    "standard": Level((0.05, 0.10, 0.20, 0.50), 2, 0, 1.0, 5, 3),
-    "thorough": Level((0.10, 0.20, 0.40, 0.80), 3, 12, 1.0, 8, 4),
+    "fast": Level((0.05, 0.10, 0.20), 1, 1, 6, 0, 0.5, 5, 3, 1),
+    "standard": Level((0.05, 0.10, 0.20, 0.50), 2, 1, 2, 0, 1.0, 6, 3, 2),
+    "thorough": Level((0.10, 0.20, 0.40, 0.80), 3, 3, 3, 12, 1.0, 6, 4, 3),
 }
 """Horizons follow the measurements of how far ahead a short training sees: a pick at 5, 10, 20% of training has a
-median regret of .23, .10, .02. Everything starts at 5%, a quarter is seen at 20%, an eighth at half (where the best
-rate of the end shows), and the last two run in full."""
+median regret of .23, .10, .02. Everything starts at 5%, a quarter is seen at 20%, two challengers at half (where the
+best rate of the end shows), and the last two run in full. Replayed on the benchmark's full trainings, one draw at the
+first rung instead of two leaves the leader's mean regret as it was (.11 against .12), and so do two challengers at half
+instead of three; what that saves pays for more seeds where a case is not clear."""
 
 
 def build_plan(level: Level, scale: float, *, candidates: int, rates: int, length: int) -> Plan:
@@ -148,10 +176,13 @@ def build_plan(level: Level, scale: float, *, candidates: int, rates: int, lengt
     for index, share in enumerate(level.shares):
         steps = min(length, max(round(share * length * scale), round(floor * RUNG_GROWTH**index)))
         alive = max(1, math.ceil(alive / 2))
+        if index >= len(level.shares) - 2:
+            alive = min(alive, level.last)
         if rungs and steps <= rungs[-1].steps:
             rungs[-1] = replace(rungs[-1], keep=alive)
         else:
-            rungs.append(Rung(steps, alive, min(rates, RACE_RATES)))
+            draws = level.draws if rungs else level.first_draws
+            rungs.append(Rung(steps, alive, min(rates, RACE_RATES), draws))
     confirm = min(length, max(round(level.confirm_share * length * scale), rungs[-1].steps))
     return Plan(
         candidates,
@@ -163,6 +194,7 @@ def build_plan(level: Level, scale: float, *, candidates: int, rates: int, lengt
         level.confirm_seeds,
         level.first_look,
         length,
+        min(rates, level.control_rates),
     )
 
 
@@ -195,7 +227,7 @@ def _smallest(limit: int, candidates: int, rates: int, length: int) -> Plan:
         # Where the gate let nobody pass, the current weights still run.
         for count in range(min(candidates, MIN_CANDIDATES), 0, -1) or (0,):
             for steps in range(min(SHORTEST_RUNG, length), 0, -1):
-                rung = Rung(steps, 1, 1)
+                rung = Rung(steps, 1, 1, 1)
                 plan = Plan(count, rates, 1, (rung,), 0, steps, seeds, min(3, seeds), length)
                 if plan.steps <= limit:
                     return plan

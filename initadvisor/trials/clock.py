@@ -45,8 +45,7 @@ class Pace:
             >>> Pace(start=0.0, step=0.01, evaluation=0.0).seconds(plan) == plan.steps * 0.01
             True
         """
-        racing = (plan.candidates + 1) * plan.rates * plan.draws
-        confirming = 2 * plan.confirm_seeds
+        racing, confirming = plan.rung_members, plan.confirm_members
         scored = confirming * CONFIRM_EVALS + racing * len(plan.rungs)
         return plan.steps * self.step + (racing + confirming) * self.start + scored * self.evaluation
 

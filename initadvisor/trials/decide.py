@@ -103,32 +103,6 @@ def too_short_to_keep(horizon: int, full_steps: int | None) -> bool:
     return horizon < SHORTEST_KEEP or (full_steps is not None and horizon < SHORTEST_KEEP_SHARE * full_steps)
 
 
-def look(pairs: Sequence[Pair], smallest: float, *, first: int, planned: int) -> tuple[Finding, bool]:
-    """Judge the seeds there are so far, and say whether more are needed.
-
-    A first look may switch at :data:`FIRST_ALPHA` or give up where nothing speaks for the challenger (which costs no
-    false switch); the last one judges at :data:`LAST_ALPHA`.
-
-    Args:
-        pairs: one per fresh seed, so far.
-        smallest: least effect that matters.
-        first: seeds of the first look.
-        planned: seeds of the last.
-
-    Returns:
-        The finding, and whether it is final.
-
-    Example:
-        >>> found, final = look([Pair(s, 2.3, 0.1 + 0.01 * s) for s in range(3)], 0.02, first=3, planned=5)
-        >>> found.verdict.value, final
-        ('switch', True)
-    """
-    if len(pairs) >= planned:
-        return decide(pairs, smallest, LAST_ALPHA), True
-    finding = decide(pairs, smallest, FIRST_ALPHA)
-    return finding, len(pairs) >= first and finding.verdict is not Verdict.UNDECIDED
-
-
 def decide(pairs: Sequence[Pair], smallest: float, alpha: float = ALPHA) -> Finding:
     """Judge paired trainings on seeds that took no part in choosing the challenger.
 
@@ -219,7 +193,7 @@ def _by_difference(pairs: Sequence[Pair], smallest: float, alpha: float) -> Find
         bound = f"at least {interval[0]:.3g} at {1 - ALPHA:.0%} confidence"
         why = f"{seeds} the held-out loss is lower by {effect:.3g}, {bound}"
         return Finding(Verdict.SWITCH, effect, interval, p, smallest, why)
-    if effect <= 0 or interval[1] <= smallest:
+    if effect <= smallest:
         worse = f"higher by {-effect:.3g}" if effect < 0 else f"lower by {effect:.3g} only"
         why = f"{seeds} the challenger's held-out loss is {worse}; nothing above {smallest:.2g} is to be gained"
         if interval[1] > smallest:

@@ -16,7 +16,8 @@ from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.trials.budget import CONFIRM_EVALS, LEVELS, SWEEP_SEEDS, Budget, Plan, Rung, read_budget, refit
 from initadvisor.trials.clock import HARD_STOP, SECONDS_MARGIN, OutOfTimeError
-from initadvisor.trials.decide import CONFIDENCE, Finding, Pair, look, smallest_effect, too_short_to_keep
+from initadvisor.trials.confirm import Confirmation, Wave, rates_to_confirm
+from initadvisor.trials.decide import CONFIDENCE, too_short_to_keep
 from initadvisor.trials.diagnose import Figures, diagnose
 from initadvisor.trials.engine import PACE_STEPS, Engine
 from initadvisor.trials.gate import Passed, gate, weights_digest
@@ -111,7 +112,7 @@ class _Race:
         self.passed: tuple[Passed, ...] = ()
         self.contest = Contest()
         self.plan: Plan | None = None
-        self.finalists: tuple[Standing, Standing] | None = None
+        self.confirmation: Confirmation | None = None
         self.interrupted = False
         self.resumed = 0
         self.notes: list[str] = []
@@ -262,12 +263,12 @@ class _Race:
         if index >= len(self.plan.rungs):
             return  # the plan has fewer rungs than when it was made
         rung = self.plan.rungs[index]
-        seeds = self._seeds("rung", self.plan.draws)
+        seeds = self._seeds("rung", rung.draws)
         keys = [MemberKey("rung", scheme, seed, lr) for scheme, lr in self.contest.alive for seed in seeds]
         message = f"rung {index + 1} of {len(self.plan.rungs)}: {len(keys)} trainings to step {rung.steps}"
         # With the earlier horizons: a member whose weights were lost with a killed process starts over.
         self._advance(keys, rung.steps, tuple(r.steps for r in self.plan.rungs[: index + 1]), message)
-        scores = [self._standing(scheme, lr, rung.steps) for scheme, lr in self.contest.alive]
+        scores = [self._standing(scheme, lr, rung) for scheme, lr in self.contest.alive]
         for s in scores:
             self.log.report(MemberKey("rung", s.scheme, seeds[0], s.lr), rung.steps, s.score)
         last = index == len(self.plan.rungs) - 1
@@ -275,11 +276,10 @@ class _Race:
             self._finish(dropped)
         self._forget_checkpoints(everything=last)
 
-    def _standing(self, scheme: str, lr: float, horizon: int) -> Standing:
+    def _standing(self, scheme: str, lr: float, rung: Rung) -> Standing:
         assert self.plan is not None
-        seeds = self._seeds("rung", self.plan.draws)
-        draws = [self.states[MemberKey("rung", scheme, seed, lr)] for seed in seeds]
-        return standing(scheme, lr, draws, horizon, self.plan.length)
+        draws = [self.states[MemberKey("rung", scheme, seed, lr)] for seed in self._seeds("rung", rung.draws)]
+        return standing(scheme, lr, draws, rung.steps, self.plan.length)
 
     def _finish(self, s: Standing) -> None:
         self.log.finish(MemberKey("rung", s.scheme, 0, s.lr), s.status, s.heldout, s.why)
@@ -292,16 +292,19 @@ class _Race:
                 self.states[key] = replace(state, checkpoint=None)
 
     def _refine(self) -> None:
-        """Search multipliers per group of roles around the leader, at its rate, each variant as long as the leader."""
+        """Search multipliers per group of roles around the leader, at its rate, each variant as long as the leader.
+
+        Where the leader has no multipliers of its own, around the next of those left that has.
+        """
         assert self.plan is not None
-        finalists = self.contest.finalists()
-        if finalists is None or not self.plan.refine or not self.plan.rungs:
+        if not self.plan.refine or not self.plan.rungs:
             return
-        leader, horizon = finalists[1], self.plan.rungs[-1].steps
-        scheme = self.engine.schemes[leader.scheme]
+        with_gains = (s for s in self.contest.challengers() if refinable(self.engine.schemes[s.scheme], self.spec))
+        leader = next(with_gains, None)
+        if leader is None:
+            return
+        scheme, horizon = self.engine.schemes[leader.scheme], self.plan.rungs[-1].steps
         groups = refinable(scheme, self.spec)
-        if not groups:
-            return
         horizons = tuple(r.steps for r in self.plan.rungs)
         seeds = self._seeds("rung", self.plan.draws)
         for number in range(1, self.plan.refine + 1):
@@ -320,68 +323,57 @@ class _Race:
 
     def _run_confirmation(self) -> None:
         assert self.plan is not None
-        self.finalists = self.contest.finalists()
-        if self.finalists is None:
+        finalists = self.contest.finalists()
+        if finalists is None:
             return
         self._refit(len(self.plan.rungs))
-        horizon, plan = self.plan.confirm_steps, self.plan
-        names = " against ".join(s.scheme for s in reversed(self.finalists))
-        for count in (plan.first_look, plan.confirm_seeds):
-            seeds = self._seeds("confirm", count)
-            keys = [MemberKey("confirm", s.scheme, seed, s.lr) for seed in seeds for s in self.finalists]
-            message = f"confirming {names} on {len(seeds)} fresh seeds, {horizon} steps each"
-            self._advance(keys, horizon, evaluation_steps(horizon), message)
-            if self._finding()[1] or self._out_of_time(2 * (plan.confirm_seeds - count) * horizon):
-                break
-        for s in self.finalists:
-            draws = [self.states[MemberKey("confirm", s.scheme, seed, s.lr)] for seed in seeds]
-            value = math.fsum(d.best(horizon) for d in draws) / len(draws)
-            self.log.finish(MemberKey("confirm", s.scheme, 0, s.lr), Status.COMPLETED, value)
+        plan = self.plan
+        self.confirmation = Confirmation(
+            rates_to_confirm(self.contest.controls(), plan.control_rates),
+            finalists[1],
+            seeds=tuple(self._seeds("confirm", plan.confirm_seeds)),
+            first=plan.first_look,
+            horizon=plan.confirm_steps,
+            initial=self._initial_loss(),
+            fold_of=self.task.fold_of,
+            states=self.states,
+        )
+        self.confirmation.run(self._train_wave, self._can_afford)
+        for s in self.confirmation.trained:
+            key = MemberKey("confirm", s.scheme, 0, s.lr)
+            self.log.finish(key, Status.COMPLETED, self.confirmation.mean(s))
 
-    def _out_of_time(self, steps: int) -> bool:
-        """Whether so many more steps would overrun a budget in seconds."""
+    def _train_wave(self, wave: Wave) -> None:
+        assert self.plan is not None
+        horizon = self.plan.confirm_steps
+        keys = [MemberKey("confirm", s.scheme, seed, s.lr) for seed in wave.seeds for s in wave.runners]
+        names = " against ".join(dict.fromkeys(s.scheme for s in reversed(wave.runners)))
+        message = f"confirming {names} on {len(wave.seeds)} fresh seeds, {horizon} steps each"
+        self._advance(keys, horizon, evaluation_steps(horizon), message)
+
+    def _can_afford(self, steps: int) -> bool:
+        """Whether so many more steps fit into a budget in seconds."""
         if self.budget.clock is None or not self.engine.steps:
-            return False
-        return self.elapsed + steps * self.elapsed / self.engine.steps > self.budget.clock
+            return True
+        return self.elapsed + steps * self.elapsed / self.engine.steps <= self.budget.clock
 
     # -- telling -------------------------------------------------------------------------------------------------
 
-    def _pairs(self) -> list[Pair]:
-        """Fresh seeds on which both finalists are done."""
-        if self.finalists is None or self.plan is None:
-            return []
-        current, challenger = self.finalists
-        horizon, pairs = self.plan.confirm_steps, []
-        for seed in self._seeds("confirm", self.plan.confirm_seeds):
-            a = self.states.get(MemberKey("confirm", CURRENT, seed, current.lr))
-            b = self.states.get(MemberKey("confirm", challenger.scheme, seed, challenger.lr))
-            if a is not None and b is not None and a.reached(horizon) and b.reached(horizon):
-                pairs.append(Pair(seed, a.best(horizon), b.best(horizon), a.dead, b.dead, self.task.fold_of.get(seed)))
-        return pairs
-
-    def _finding(self) -> tuple[Finding, bool]:
-        """What the fresh seeds say so far, and whether that is final."""
-        assert self.finalists is not None
-        assert self.plan is not None
-        pairs = self._pairs()
-        final = math.fsum(p.current for p in pairs) / len(pairs) if pairs else self.finalists[0].heldout
-        smallest = smallest_effect(final, self._initial_loss())
-        return look(pairs, smallest, first=self.plan.first_look, planned=self.plan.confirm_seeds)
-
     def _decision(self) -> Decision:
-        pairs = self._pairs()
         best = self.contest.best_of(CURRENT)
         lr = best.lr if best is not None else self.task.rates[0]
         horizon = self.plan.confirm_steps if self.plan else 0
-        if self.finalists is None:
+        if self.confirmation is None:
             verdict = Verdict.UNDECIDED if self.interrupted else Verdict.KEEP
             why = self._why_no_finalist()
             return Decision(
                 verdict, CURRENT, lr, CURRENT, 0.0, (-math.inf, math.inf), CONFIDENCE, 1.0, 0.0, 0, 0,
                 self._scope(0), (why,), (), self.interrupted,
             )  # fmt: skip
-        current, challenger = self.finalists
-        finding, _ = self._finding()
+        if self.interrupted:
+            self.confirmation.review()
+        current, challenger = self.confirmation.control, self.confirmation.challenger
+        finding = self.confirmation.finding
         if finding.verdict is Verdict.KEEP and too_short_to_keep(horizon, self.task.full_steps):
             why = f"the trials were too short to say that nothing is to be gained ({self._scope(horizon)})"
             finding = replace(finding, verdict=Verdict.UNDECIDED, why=why)
@@ -396,7 +388,7 @@ class _Race:
             confidence=CONFIDENCE,
             p=finding.p,
             smallest_effect=finding.smallest,
-            seeds=len(pairs),
+            seeds=len(self.confirmation.pairs()),
             horizon=horizon,
             scope=self._scope(horizon),
             why=(finding.why,),

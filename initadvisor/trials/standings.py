@@ -174,11 +174,20 @@ class Contest:
 
     def finalists(self) -> tuple[Standing, Standing] | None:
         """The current weights and the best challenger, each at its best rate; None where no challenger is left."""
-        current = self.best_of(CURRENT)
-        others = [s for r, s in self.latest.items() if r in self.alive and r[0] != CURRENT and math.isfinite(s.score)]
-        if current is None or not others:
-            return None
-        return current, min(others, key=lambda s: (s.score, s.heldout))
+        controls, challengers = self.controls(), self.challengers()
+        return (controls[0], challengers[0]) if controls and challengers else None
+
+    def controls(self) -> list[Standing]:
+        """The current weights at every rate they were tried at, best first."""
+        found = [s for s in (*self.latest.values(), *self.left.values()) if s.scheme == CURRENT]
+        return sorted(found, key=lambda s: (-s.horizon, s.score, s.heldout))
+
+    def challengers(self) -> list[Standing]:
+        """Challengers that took part in the last rung so far and came through, at every rate, best first."""
+        everything = (*self.latest.values(), *self.left.values())
+        last = max((s.horizon for s in everything), default=0)
+        found = [s for s in everything if s.scheme != CURRENT and s.horizon == last and math.isfinite(s.score)]
+        return sorted(found, key=lambda s: (s.score, s.heldout))
 
     def fate(self, scheme: str, lr: float, *, interrupted: bool) -> Status:
         """How a runner that did not die left."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from initadvisor.trials.decide import ALPHA, Pair, decide, look, smallest_effect, too_short_to_keep
+from initadvisor.trials.decide import ALPHA, Pair, decide, smallest_effect, too_short_to_keep
 from initadvisor.trials.result import Verdict
 
 DRAWS = 1500
@@ -52,36 +52,6 @@ def test_an_effect_exactly_at_the_least_that_matters_is_no_reason_to_switch() ->
         )
         switches += decide(pairs_of(current, challenger), 0.05).verdict is Verdict.SWITCH
     assert switches <= allowed(ALPHA, DRAWS)
-
-
-@pytest.mark.parametrize("noise", ["normal", "heavy"])
-@pytest.mark.parametrize(("first", "planned"), [(3, 5), (4, 8)])
-def test_looking_twice_keeps_the_rate_of_false_switches(noise: str, first: int, planned: int) -> None:
-    """The whole procedure as the race runs it, on made-up tables without a true difference."""
-    rng = np.random.default_rng(first)
-    false = early = 0
-    for _ in range(DRAWS):
-        draw = rng.normal(size=(2, planned)) if noise == "normal" else rng.standard_t(3, size=(2, planned))
-        pairs = pairs_of(*(1 + 0.1 * draw))
-        finding, final = look(pairs[:first], 0.0, first=first, planned=planned)
-        early += final
-        if not final:
-            finding, final = look(pairs, 0.0, first=first, planned=planned)
-        assert final
-        false += finding.verdict is Verdict.SWITCH
-    assert false <= allowed(ALPHA, DRAWS)
-    assert early > DRAWS / 3, "half of the time nothing speaks for the challenger, and that is soon seen"
-
-
-def test_clear_effects_are_settled_at_the_first_look() -> None:
-    rng = np.random.default_rng(2)
-    settled = 0
-    for _ in range(200):
-        pairs = pairs_of(2.3 + 0.01 * rng.normal(size=3), 0.15 + 0.02 * rng.normal(size=3))
-        finding, final = look(pairs, 0.02, first=3, planned=5)
-        settled += final and finding.verdict is Verdict.SWITCH
-        assert finding.p <= 1
-    assert settled == 200
 
 
 def test_large_effects_are_found() -> None:
@@ -133,7 +103,7 @@ def test_a_verdict_agrees_with_its_interval_and_does_not_depend_on_the_level(
         assert low >= smallest - 1e-9
     if found.verdict is Verdict.UNDECIDED:
         assert low <= smallest + 1e-9
-        assert found.effect > 0
+        assert found.effect > smallest
 
 
 def test_the_least_effect_that_matters_scales_with_the_loss() -> None:
@@ -157,24 +127,6 @@ def by_fold(rng: np.random.Generator, seeds: int, folds: int, sd: tuple[float, f
     return [
         Pair(i, 1 + of_seed * float(rng.normal()) + float(rows[i % folds]), 1.0, fold=i % folds) for i in range(seeds)
     ]
-
-
-@pytest.mark.parametrize("sd", [(0.1, 0.0), (0.02, 0.1), (0.0, 0.1)])
-@pytest.mark.parametrize(("first", "planned"), [(3, 5), (4, 8)])
-@pytest.mark.parametrize("folds", [4, 5])
-def test_the_rows_that_happen_to_be_held_out_cause_no_false_switch(
-    sd: tuple[float, float], first: int, planned: int, folds: int
-) -> None:
-    """Other rows are part of the chance: over draws of both, the rate of false switches is the nominal one."""
-    rng = np.random.default_rng(planned)
-    false = 0
-    for _ in range(DRAWS):
-        pairs = by_fold(rng, planned, folds, sd)
-        finding, final = look(pairs[:first], 0.0, first=first, planned=planned)
-        if not final:
-            finding, _ = look(pairs, 0.0, first=first, planned=planned)
-        false += finding.verdict is Verdict.SWITCH
-    assert false <= allowed(ALPHA, DRAWS)
 
 
 def test_seeds_that_share_rows_are_no_more_evidence_than_the_rows() -> None:

@@ -73,7 +73,7 @@ def test_rates_that_matter_more_than_schemes() -> None:
 
 def test_over_fitting_is_told_and_scored_by_the_best_checkpoint() -> None:
     g = torch.Generator().manual_seed(1)
-    x = torch.randn(40, 4, generator=g)
-    y = ((x[:, 0] + 0.8 * torch.randn(40, generator=g)) > 0).long()
+    x = torch.randn(80, 4, generator=g)
+    y = ((x[:, 0] + 0.8 * torch.randn(80, generator=g)) > 0).long()
     found = decision(tanh_mlp(width=128, outputs=2), (x, y), optimizer=torch.optim.Adam, lr=0.03, steps=100)
     assert says(found.diagnosis, "over-fits")

@@ -42,7 +42,7 @@ def test_weights_that_cannot_train_are_replaced() -> None:
     assert decision.effect > decision.smallest_effect
     assert decision.interval[0] > decision.smallest_effect
     assert decision.p < 0.05
-    assert decision.seeds in (3, 5)
+    assert decision.seeds in (3, 6)
     assert result.ranking[0].scheme == "good"
     assert "current" in [e.scheme for e in result.ranking]
 
@@ -79,14 +79,14 @@ def test_members_of_one_seed_see_the_same_batches_and_dropout() -> None:
                 # The gate would drop an exact twin.
                 model[0].bias[0] += 1e-7
 
-    result = race(task_of(model, lr=0.1), [current(), Twin(), xavier("other")])
+    result = race(task_of(model, lr=0.1), [current(), Twin(), xavier("other", 1e-6)])
     curves = {(t.scheme, t.phase, t.seed): np.array(t.train_loss) for t in result.trials}
     pairs = [
         (c, curves["twin", *rest])
         for (name, *rest), c in curves.items()
         if name == "current" and ("twin", *rest) in curves
     ]
-    assert len(pairs) >= 2
+    assert len(pairs) >= 2, "a rung and the confirmation"
     for a, b in pairs:
         np.testing.assert_allclose(a[: len(b)], b[: len(a)], rtol=1e-4)
 
@@ -170,8 +170,8 @@ def test_current_weights_that_die_lose_by_the_exact_test() -> None:
     result = race(task_of(model, lr=0.05), [current(), xavier("fine")])
     assert result.decision.verdict is Verdict.SWITCH
     assert result.decision.effect == math.inf
-    assert result.decision.seeds == 5
-    assert result.decision.p == pytest.approx(0.5**5 * 0.05 / 0.04)
+    assert result.decision.seeds == 6
+    assert result.decision.p == pytest.approx(0.5**6 * 0.05 / 0.04)
 
 
 def test_a_training_that_always_fails_is_the_users_error() -> None:

@@ -60,6 +60,18 @@ def test_what_rescales_itself_or_fills_nothing_is_not_refined() -> None:
     assert refinable(replace(leader, calibrations=(Calibration("lsuv"),)), spec) == ()
 
 
+def test_where_the_leader_has_no_gains_the_next_one_that_has_is_refined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(budget_module.LEVELS, "fast", replace(budget_module.LEVELS["fast"], refine=2))
+    task = task_of()
+    spec = analyze(task.model, task.sample)
+    current, plain, *_ = candidates(task)
+    calibrated = replace(plain, name="calibrated", calibrations=(Calibration("lsuv"),))
+    smaller = [replace(refined(plain, spec, {"hidden": g}, 1), name=f"{g:g}") for g in (0.3, 0.2, 0.15, 0.1)]
+    result = run_race(task, (current, calibrated, *smaller), spec, budget="fast")
+    assert next(e.scheme for e in result.ranking if e.scheme != CURRENT and "×" not in e.scheme) == "calibrated"
+    assert [s.name for s in result.refined] == ["0.3×1", "0.3×2"]
+
+
 def test_a_race_refines_its_leader_and_a_resumed_one_does_not_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

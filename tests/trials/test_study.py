@@ -60,7 +60,7 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'study.db'}"
 
 
-@pytest.mark.parametrize("stop_at", [1, 400])
+@pytest.mark.parametrize("stop_at", [1, 300])
 def test_a_race_that_broke_off_goes_on_to_the_same_end(url: str, stop_at: int) -> None:
     whole = race(None)
     with pytest.raises(StopError):

@@ -1,0 +1,152 @@
+"""Trainings on fresh seeds, as far as they are needed: the challenger against the current weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from initadvisor.trials.decide import FIRST_ALPHA, LAST_ALPHA, Finding, Pair, decide, smallest_effect
+from initadvisor.trials.member import MemberKey, MemberState
+from initadvisor.trials.result import Verdict
+from initadvisor.trials.standings import Standing
+
+CLOSE_SHARE = 0.25
+"""A rate of the current weights that is behind their best by less than this share of its held-out loss is not behind
+for sure: of rates chosen at half of a training, so many ended ahead that leaving the others out cost 4% of the loss."""
+
+CLOSE_ERRORS = 2.0
+"""The same in standard errors of the difference."""
+
+
+def close(first: Standing, second: Standing) -> bool:
+    """Whether what the rungs saw does not tell two standings apart.
+
+    Example:
+        >>> a = Standing("a", 0.1, 0.50, 0.50, 0.01, 200, 2)
+        >>> close(a, Standing("a", 0.3, 0.55, 0.55, 0.01, 200, 2)), close(a, Standing("a", 1.0, 2.3, 2.3, 0.01, 200, 2))
+        (True, False)
+    """
+    if second.horizon < first.horizon or not (math.isfinite(first.score) and math.isfinite(second.score)):
+        return False
+    error = math.hypot(first.error, second.error)
+    return second.heldout - first.heldout <= max(CLOSE_ERRORS * error, CLOSE_SHARE * abs(first.heldout))
+
+
+def rates_to_confirm(controls: Sequence[Standing], most: int) -> tuple[Standing, ...]:
+    """The current weights at their best rate, and at those the rungs could not tell from it.
+
+    Args:
+        controls: the current weights at every rate they were tried at, best first.
+        most: rates at most.
+    """
+    first, *others = controls
+    return (first, *[s for s in others if close(first, s)][: most - 1])
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """Trainings that run side by side: each runner on each seed."""
+
+    runners: tuple[Standing, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass
+class Confirmation:
+    """The challenger against the current weights on seeds that chose neither.
+
+    A few seeds settle the clear cases. Where they do not speak for a switch, the other rates of the current weights run
+    on the same seeds, since what is kept is kept at a rate, too; then, if the challenger is ahead, both train on all
+    seeds. Choosing the rate of the current weights by the first seeds makes them look better there than they are,
+    which only makes a switch harder.
+
+    Attributes:
+        controls: the current weights, best rate first.
+        challenger: who is confirmed, at its best rate.
+        seeds: all that may be used.
+        first: seeds of the first look.
+        horizon: steps of each training.
+        initial: held-out loss of the current weights before training.
+        fold_of: which rows a seed is scored on.
+        states: what is trained so far; the race's own, filled while waves run.
+        control: the current weights at the rate that goes on.
+        finding: what the trainings so far say.
+    """
+
+    controls: tuple[Standing, ...]
+    challenger: Standing
+    seeds: tuple[int, ...]
+    first: int
+    horizon: int
+    initial: float
+    fold_of: Mapping[int, int]
+    states: Mapping[MemberKey, MemberState]
+    control: Standing = field(init=False)
+    finding: Finding = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.control = self.controls[0]
+        self._judge(FIRST_ALPHA)
+
+    def run(self, train: Callable[[Wave], None], may: Callable[[int], bool] = lambda steps: True) -> None:
+        """Train until it is settled.
+
+        Args:
+            train: brings the runners of a wave to the horizon on its seeds, as members of phase ``"confirm"``.
+            may: whether so many more model-steps fit into what the user allows.
+        """
+        early, late = self.seeds[: self.first], self.seeds[self.first :]
+        alpha = FIRST_ALPHA if late else LAST_ALPHA
+        train(Wave((self.control, self.challenger), early))
+        if self._judge(alpha) is Verdict.SWITCH:
+            return
+        others = self.controls[1:]
+        if others and may(len(others) * len(early) * self.horizon):
+            train(Wave(others, early))
+            self.control = min(self.controls, key=self._on_first_seeds)
+            if self._judge(alpha) is Verdict.SWITCH:
+                # This look was had already; that the rate changed is no reason for a second one.
+                self.finding = replace(self.finding, verdict=Verdict.UNDECIDED)
+        if late and self.finding.verdict is Verdict.UNDECIDED and may(2 * len(late) * self.horizon):
+            train(Wave((self.control, self.challenger), late))
+            self._judge(LAST_ALPHA)
+
+    def review(self) -> None:
+        """Judge what there is after a stop in the middle of :meth:`run`."""
+        self._judge(LAST_ALPHA if len(self.pairs()) == len(self.seeds) else FIRST_ALPHA)
+
+    def pairs(self) -> list[Pair]:
+        """Seeds on which both are done, with the current weights at the rate that goes on."""
+        found = []
+        for seed in self.seeds:
+            a, b = self._state(self.control, seed), self._state(self.challenger, seed)
+            if a is not None and b is not None:
+                fold = self.fold_of.get(seed)
+                found.append(Pair(seed, a.best(self.horizon), b.best(self.horizon), a.dead, b.dead, fold))
+        return found
+
+    @property
+    def trained(self) -> tuple[Standing, ...]:
+        """Those that have been trained on at least one fresh seed."""
+        return tuple(s for s in (*self.controls, self.challenger) if any(self._state(s, seed) for seed in self.seeds))
+
+    def mean(self, runner: Standing) -> float:
+        """Mean best held-out loss over the fresh seeds a runner has done; inf where it has done none."""
+        states = [s for seed in self.seeds if (s := self._state(runner, seed)) is not None]
+        return math.fsum(s.best(self.horizon) for s in states) / len(states) if states else math.inf
+
+    def _state(self, runner: Standing, seed: int) -> MemberState | None:
+        state = self.states.get(MemberKey("confirm", runner.scheme, seed, runner.lr))
+        return state if state is not None and state.reached(self.horizon) else None
+
+    def _on_first_seeds(self, runner: Standing) -> tuple[int, float]:
+        """How often a runner died on the seeds of the first look, and its mean loss there."""
+        states = [s for seed in self.seeds[: self.first] if (s := self._state(runner, seed)) is not None]
+        return sum(s.dead for s in states), math.fsum(s.best(self.horizon) for s in states) / max(1, len(states))
+
+    def _judge(self, alpha: float) -> Verdict:
+        pairs = self.pairs()
+        final = math.fsum(p.current for p in pairs) / len(pairs) if pairs else self.control.heldout
+        self.finding = decide(pairs, smallest_effect(final, self.initial), alpha)
+        return self.finding.verdict
