@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import math
 import multiprocessing
 import os
 import signal
@@ -46,6 +48,10 @@ PROBE_STEPS = 5
 
 WORTH_PROBING = 2.0
 """Seconds of looped training ahead from which it pays to probe whether batching is faster."""
+
+MALLOC_OPTIONS = ((-3, 32 << 20), (-1, 1 << 30), (-2, 64 << 20))
+"""``mallopt`` of workers: tensors up to 32 MiB, the most glibc takes, come from its heap (``M_MMAP_THRESHOLD``), whose
+end is given back from 1 GiB on (``M_TRIM_THRESHOLD``) and grows by 64 MiB (``M_TOP_PAD``)."""
 
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Where containers state how much processor they really have."""
@@ -110,9 +116,81 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_COMPUTING._at_fork_reinit)  # type: ignore[attr-defined]
 
 
+@dataclass(frozen=True)
+class Probe:
+    """What a probe is asked, and what travels to the worker that runs it.
+
+    Attributes:
+        seed: of the draws.
+        ahead: optimizer steps still to take; a probe may cost a small part of them.
+        workers: processes that will run at once.
+        known: seconds of a looped step by an earlier measurement, for weights that break before one is timed.
+    """
+
+    seed: int
+    ahead: int
+    workers: int
+    known: float | None
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a probe found.
+
+    Attributes:
+        choice: how members are run.
+        looped: seconds of a looped step, None where nothing is known of it.
+        steps: optimizer steps it took.
+    """
+
+    choice: Choice
+    looped: float | None
+    steps: int
+
+
+def _probe(task: TrainingTask, schemes: Mapping[str, Scheme], probe: Probe) -> Probed:
+    looped, steps = _time_loop(task, probe.seed)
+    looped = probe.known if looped is None else looped
+    if looped is None:
+        return Probed(Choice(), None, steps)
+    choice = choose_batching(task, schemes, probe.seed, looped, probe.ahead, probe.workers)
+    return Probed(choice, looped, steps + choice.steps)
+
+
+def _time_loop(task: TrainingTask, seed: int) -> tuple[float | None, int]:
+    """Seconds of the fastest of a few looped steps of the weights as they came, and the steps that took."""
+    training = Training(task, task.member(), MemberState(MemberKey("probe", CURRENT, seed, task.rates[0])))
+    clock, best, steps = step_clock(task.device), math.inf, 0
+    try:
+        # The first one pays for warming up; the fastest of the others counts, as for stacks.
+        for index in range(PROBE_STEPS + 1):
+            began = clock()
+            training.step(index)
+            steps += 1
+            best = best if index == 0 else min(best, clock() - began)
+    except Exception:  # noqa: BLE001 - weights that break at once leave the gate's estimate
+        return (best if math.isfinite(best) else None), steps
+    return best, steps
+
+
 def _start_worker() -> None:
     # Ctrl-C reaches the whole group of processes; only the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep what tensors free; for workers only, since a process cannot take it back.
+
+    By default the large tensors of each step are given back to the system and come again as pages that have to be
+    zeroed: a quarter of a stacked step of a plain CNN. Without glibc nothing happens.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    for option, value in MALLOC_OPTIONS:
+        mallopt(option, value)
 
 
 def _work(token: int, packed: bytes | None, job_bytes: bytes) -> bytes:
@@ -125,6 +203,13 @@ def _work(token: int, packed: bytes | None, job_bytes: bytes) -> bytes:
         ]
         done = _run(context, replace(job, states=tuple(states)))
     return pack([replace(s, checkpoint=None if s.checkpoint is None else pack(s.checkpoint)) for s in done])
+
+
+def _work_probe(token: int, probe_bytes: bytes) -> bytes:
+    """In a worker: run a probe where members will be trained, so that it times what they will take."""
+    with _COMPUTING, trial_process(threads=1):
+        task, _, schemes = _INHERITED[token]
+        return pack(_probe(task, schemes, unpack(probe_bytes)))
 
 
 class Engine:
@@ -212,24 +297,10 @@ class Engine:
 
     def time_loop(self, seed: int) -> None:
         """Time a few steps of the weights as they came."""
-        key = MemberKey("probe", CURRENT, seed, self.task.rates[0])
         with trial_process(threads=self._threads_here()):
-            model = self.task.member()
-            training = Training(self.task, model, MemberState(key))
-            try:
-                training.step(0)  # pays for warming up
-                self.steps += 1
-                # The fastest, as for stacks.
-                self.step_seconds = min(self._timed_step(training, index + 1) for index in range(PROBE_STEPS))
-            except Exception:  # noqa: BLE001 - weights that break at once leave the gate's estimate
-                return
-
-    def _timed_step(self, training: Training, index: int) -> float:
-        clock = step_clock(self.task.device)
-        began = clock()
-        training.step(index)
-        self.steps += 1
-        return clock() - began
+            looped, steps = _time_loop(self.task, seed)
+        self.steps += steps
+        self.step_seconds = self.step_seconds if looped is None else looped
 
     def pace(self, schemes: Sequence[str], seed: int) -> Pace:
         """Train members of a few schemes for a few steps, all the way a race does it, and tell what they cost.
@@ -266,16 +337,25 @@ class Engine:
         self.chosen = True
         if self.step_seconds is not None and ahead * self.step_seconds < WORTH_PROBING:
             return
-        # Timed again even where the pace of the race is known: that one holds drawing, and waiting for other programs.
-        learned = self.step_seconds
-        self.time_loop(seed)
-        looped = self.step_seconds
-        if looped is None:
-            return
-        self.step_seconds = looped if learned is None else learned
+        # The loop is timed again even where its pace is known: that one holds drawing, and waiting for other programs.
+        probe = Probe(seed, ahead, self.workers, self.step_seconds)
+        found = self._probe_here(probe) if self._given is not None or self.workers == 1 else self._probe_there(probe)
+        self.choice = found.choice
+        self.steps += found.steps
+        self.step_seconds = found.looped if self.step_seconds is None else self.step_seconds
+
+    def _probe_here(self, probe: Probe) -> Probed:
         with trial_process(threads=self._threads_here()):
-            self.choice = choose_batching(self.task, self.schemes, seed, looped, ahead, self.workers)
-        self.steps += self.choice.steps
+            return _probe(self.task, self.schemes, probe)
+
+    def _probe_there(self, probe: Probe) -> Probed:
+        try:
+            found: Probed = unpack(self._own_pool().submit(_work_probe, self._token, pack(probe)).result())
+        except BrokenProcessPool:
+            self.close()
+            self.notes.append("a worker process died while stacks were tried (out of memory?), so members are looped")
+            return Probed(Choice(), None, 0)
+        return found
 
     def _threads_here(self) -> int | None:
         return 1 if self.workers > 1 or self.task.device.type != "cpu" else None
@@ -363,17 +443,21 @@ class Engine:
             if self._packed is None:
                 self._packed = pack((self.task, self.spec, {}))
             return self._given.submit(_work, self._token, self._packed, pack(job))
+        pool = self._own_pool()
+        job = replace(job, schemes={n: s for n, s in job.schemes.items() if n not in self._inherited})
+        with warnings.catch_warnings():
+            # Python ≥ 3.12 warns that other threads of this process are not copied; workers use none of them.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return pool.submit(_work, self._token, None, pack(job))
+
+    def _own_pool(self) -> ProcessPoolExecutor:
         if self._pool is None:
             _INHERITED[self._token] = (self.task, self.spec, dict(self.schemes))
             self._inherited = set(self.schemes)
             self._pool = ProcessPoolExecutor(
                 self.workers, mp_context=multiprocessing.get_context("fork"), initializer=_start_worker
             )
-        job = replace(job, schemes={n: s for n, s in job.schemes.items() if n not in self._inherited})
-        with warnings.catch_warnings():
-            # Python ≥ 3.12 warns that other threads of this process are not copied; workers use none of them.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            return self._pool.submit(_work, self._token, None, pack(job))
+        return self._pool
 
     def _there(self, jobs: dict[int, Job]) -> Iterator[list[MemberState]]:
         """Over workers; jobs are removed as they are done, so that what is left can be repeated."""
