@@ -20,11 +20,12 @@ from initadvisor.trials.budget import PATIENCE
 ADVISOR_SEEDS = (0, 1, 2)
 """Advice is asked for this often, each time with other weights, batch order and draws."""
 
-BUDGET = "standard"
+BUDGET, REFINING = "standard", "thorough"
+"""What most users ask, and what refines the leader besides."""
 
-UNHURRIED = {BUDGET: math.inf}
-"""The plan of the budget without its limit in seconds: what is asked must not depend on what else the machine does.
-The limit halves a plan on slow machines; the cost is told in steps, and in seconds as they were."""
+UNHURRIED = dict.fromkeys(PATIENCE, math.inf)
+"""The plans of the budgets without their limits in seconds: what is asked must not depend on what else the machine
+does. The limit halves a plan on slow machines; the cost is told in steps, and in seconds as they were."""
 
 
 def asked(store: Store) -> dict[tuple[str, int, str], dict[str, Any]]:
@@ -121,9 +122,14 @@ def main() -> None:
     arguments(parser)
     parser.add_argument("--again", action="store_true", help="ask again where advice is on record")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(ADVISOR_SEEDS), help="seeds of the advisor")
+    parser.add_argument(
+        "--budget", default=BUDGET, choices=(BUDGET, REFINING), help=f"of each advice (default {BUDGET})"
+    )
     options = parser.parse_args()
     tasks = [TASKS[name] for name in options.only or TASKS]
-    count = run(tasks, Store(), seeds=options.seeds, budget=BUDGET, minutes=options.minutes, again=options.again)
+    count = run(
+        tasks, Store(), seeds=options.seeds, budget=options.budget, minutes=options.minutes, again=options.again
+    )
     print(f"asked {count} times")
 
 

@@ -83,15 +83,15 @@ def targets_table(results: Results) -> str:
         ("worse than the default", "≤ 3%", _share(line.worse), met(line.worse.value, TARGETS["worse"])),
         ("switched where nothing helps", "≤ 10%", _share(false), met(false.value, TARGETS["false"])),
         (
-            f"cost, share of the sweep on {len(SEEDS)} seeds",
+            f"cost, share of the sweep on {len(SEEDS)} seeds: mean (median)",
             "≤ 10%",
-            f"{cost.of_sweep:.1%}",
-            met(cost.of_sweep, TARGETS["sweep"]),
+            f"{cost.mean_of_sweep:.1%} ({cost.of_sweep:.1%})",
+            met(cost.mean_of_sweep, TARGETS["sweep"]),
         ),
         ("cost, share of the sweep on one seed", "", f"{cost.of_one_seed:.1%}", ""),
         ("cost, full trainings", "", f"{cost.full_trainings:.1f}", ""),
         ("wall time, s (median)", "", f"{cost.seconds:.1f}", ""),
-        ("better than the pool's best", "≥ 25%", _share(beyond), met(beyond.value, TARGETS["beyond"], least=True)),
+        ("better than the pool's best, with refinement", "≥ 25%", _share(beyond), met(beyond.value, TARGETS["beyond"], least=True)),
     ]
     return _table(("target", "asked for", "measured", "met"), rows)
 

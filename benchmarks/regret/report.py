@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.regret.advisor_runs import BUDGET, asked
+from benchmarks.regret.advisor_runs import BUDGET, REFINING, asked
 from benchmarks.regret.bootstrap import Bootstrap, Interval, mean, quantile
 from benchmarks.regret.methods import DEFAULT_SHARE, METHODS, Method, cost, named
 from benchmarks.regret.pool import SEEDS
@@ -20,6 +20,7 @@ from benchmarks.regret.tasks import TASKS
 
 ADVISED = "initadvisor"
 OWN_RATE = "initadvisor, own best rate"
+REFINED = "initadvisor, thorough"
 DEFAULT = "torch default"
 WIDESPREAD = 0.5
 """A textbook scheme has a line of its own where it is in the pool of at least this share of the tasks."""
@@ -126,14 +127,15 @@ def gather(store: Store, *, resamples: int | None = None) -> Results:
     """Everything measured so far, compared."""
     tables = complete_tables(store)
     null = frozenset(name for name, table in tables.items() if is_null(table))
-    advice = [
+    scored = [
         row
-        for (name, _, budget), row in sorted(asked(store).items())
-        if name in tables and budget == BUDGET and advised_losses(row, tables[name], store, own_rate=False) is not None
+        for (name, _, _), row in sorted(asked(store).items())
+        if name in tables and advised_losses(row, tables[name], store, own_rate=False) is not None
     ]
-    picks: dict[str, dict[str, list[Pick]]] = {ADVISED: {}, OWN_RATE: {}}
-    for row in advice:
-        for label, own in ((ADVISED, False), (OWN_RATE, True)):
+    advice, refined = ([row for row in scored if row["budget"] == budget] for budget in (BUDGET, REFINING))
+    picks: dict[str, dict[str, list[Pick]]] = {ADVISED: {}, OWN_RATE: {}, REFINED: {}}
+    for label, rows, own in ((ADVISED, advice, False), (OWN_RATE, advice, True), (REFINED, refined, False)):
+        for row in rows:
             losses = advised_losses(row, tables[row["task"]], store, own_rate=own)
             if losses is not None:
                 picks[label].setdefault(row["task"], []).append(Pick(row["digest"], losses))
@@ -149,7 +151,9 @@ def gather(store: Store, *, resamples: int | None = None) -> Results:
         for label, by_task in picks.items()
     }
     costs = {label: {name: cost(label, table, budgets[name]) for name, table in tables.items()} for label in picks}
-    costs[ADVISED] = costs[OWN_RATE] = {name: budgets[name] / table.task.steps for name, table in tables.items()}
+    for label, rows in ((ADVISED, advice), (OWN_RATE, advice), (REFINED, refined)):
+        steps = _budgets(tables, rows)
+        costs[label] = {name: steps[name] / table.task.steps for name, table in tables.items()}
     lines = [
         _line(label, by_task, regrets, tables, null, bootstrap, costs[label])
         for label, by_task in picks.items()
@@ -207,8 +211,8 @@ def false_switches(results: Results) -> Interval:
 
 
 def beyond_pool(results: Results) -> Interval:
-    """Share of tasks (null ones left out) on which the advice beat the best of the pool."""
-    means = list(results.regrets[ADVISED].values())
+    """Share of tasks (null ones left out) on which advice beat the best of the pool: with refinement, where asked."""
+    means = list((results.regrets[REFINED] or results.regrets[ADVISED]).values())
     return share_interval(sum(m < -ROUNDING for m in means), len(means))
 
 
@@ -268,12 +272,14 @@ class Spent:
 
     Attributes:
         of_sweep: share of training every scheme of the pool at every rate on as many seeds as the pool's losses have.
+        mean_of_sweep: the same, its mean.
         of_one_seed: share of the same on a single seed.
         full_trainings: in full trainings.
         seconds: wall time.
     """
 
     of_sweep: float
+    mean_of_sweep: float
     of_one_seed: float
     full_trainings: float
     seconds: float
@@ -284,10 +290,11 @@ def spent(results: Results) -> Spent | None:
     if not results.advice:
         return None
     tables = results.tables
-    of_one_seed = statistics.median(row["model_steps"] / tables[row["task"]].sweep_steps for row in results.advice)
+    shares = [row["model_steps"] / tables[row["task"]].sweep_steps for row in results.advice]
     return Spent(
-        of_one_seed / len(SEEDS),
-        of_one_seed,
+        statistics.median(shares) / len(SEEDS),
+        statistics.mean(shares) / len(SEEDS),
+        statistics.median(shares),
         statistics.median(row["model_steps"] / TASKS[row["task"]].steps for row in results.advice),
         statistics.median(row["seconds"] for row in results.advice),
     )

@@ -90,6 +90,20 @@ def test_a_switch_on_a_null_task_is_false(results):
     assert line(results, "random choice").changed.value == pytest.approx(2 / 3)
 
 
+def test_what_refinement_found_is_told_beside_the_standard_budget(store, results):
+    for name in NAMES[:5]:
+        row = advice(name, "switch", "rules_a×1", "rrr", budget="thorough", model_steps=9 * TASKS[name].steps)
+        append_line(store.folder / "advice.jsonl", row)
+        for seed in SEEDS:
+            loss = (0.1 if name in NAMES[:2] else 0.3) + NOISE[seed]
+            store.add(TASKS[name], "rules_a×1", Key("rrr", row["lr"], seed), Curve((0,), (loss,), (loss,), False, 1, 0))
+    again = report.gather(store, resamples=20)
+    assert report.beyond_pool(again).value == pytest.approx(2 / 5)
+    assert line(again, "initadvisor, thorough").cost == pytest.approx(9)
+    assert line(again, "initadvisor").cost == line(results, "initadvisor").cost
+    assert line(again, "initadvisor").mean.value == line(results, "initadvisor").mean.value
+
+
 def test_cost_counts_steps_in_sweeps_and_trainings(results):
     cost = report.spent(results)
     assert cost.full_trainings == pytest.approx(3)
