@@ -91,7 +91,12 @@ def targets_table(results: Results) -> str:
         ("cost, share of the sweep on one seed", "", f"{cost.of_one_seed:.1%}", ""),
         ("cost, full trainings", "", f"{cost.full_trainings:.1f}", ""),
         ("wall time, s (median)", "", f"{cost.seconds:.1f}", ""),
-        ("better than the pool's best, with refinement", "≥ 25%", _share(beyond), met(beyond.value, TARGETS["beyond"], least=True)),
+        (
+            "better than the pool's best, with refinement",
+            "≥ 25%",
+            _share(beyond),
+            met(beyond.value, TARGETS["beyond"], least=True),
+        ),
     ]
     return _table(("target", "asked for", "measured", "met"), rows)
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import ctypes
 import itertools
 import math
 import os
+import subprocess
+import sys
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -520,3 +523,65 @@ def test_a_worker_that_dies_is_replaced_by_this_process(monkeypatch: pytest.Monk
         done = advance(engine, states, 6)
         assert any("worker process died" in note for note in engine.notes)
     assert_same(train_members(task, SCHEMES, states, 6, (6,)), done, rtol=0)
+
+
+def test_a_probe_runs_where_members_will_run_and_its_death_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large stacks are tried in a worker: what kills it leaves the user's process, and members that loop."""
+    monkeypatch.setattr(engine_module, "WORTH_PROBING", 0.0)
+    task = task_of(Suicidal())
+    with Engine(task, tuple(SCHEMES.values()), SPEC, workers=2) as engine:
+        engine.step_seconds = 0.25
+        engine.choose(0, 10**6)
+        assert engine.choice.batching is None
+        assert engine.step_seconds == 0.25
+        assert any("died while stacks were tried" in note for note in engine.notes)
+    task = task_of(tanh_mlp())
+    seen: list[str] = []
+    monkeypatch.setattr(task.optimizer.__class__, "build", _telling(seen, task.optimizer.__class__.build))
+    with Engine(task, tuple(SCHEMES.values()), SPEC, workers=2) as engine:
+        engine.choose(0, 10**6)
+        assert not seen, "nothing was trained in this process"
+        assert engine.steps > 0
+        assert engine.step_seconds is not None
+        assert "ms" in engine.choice.text
+
+
+def _telling(seen: list[str], build: Callable[..., Any]) -> Callable[..., Any]:
+    home = os.getpid()
+
+    def told(*args: Any, **kwargs: Any) -> Any:
+        if os.getpid() == home:
+            seen.append("here")
+        return build(*args, **kwargs)
+
+    return told
+
+
+FAULTS = """
+import resource, torch
+from initadvisor.trials.engine import _keep_freed_memory
+if {kept}: _keep_freed_memory()
+for step in range(30):
+    if step == 10:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    x, kept = torch.ones(1 << 20), []
+    for layer in range(8):
+        x = x * 1.0
+        kept.append(x)
+        y = x + kept[-1]
+    while kept:
+        kept.pop()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc")
+def test_workers_keep_the_memory_that_each_step_frees() -> None:
+    """Layers of 4 MiB as a forward and backward pass frees them: hundreds of thousands of new pages, or next to none."""
+    faults = {
+        kept: int(
+            subprocess.run([sys.executable, "-c", FAULTS.format(kept=kept)], capture_output=True, check=True).stdout
+        )
+        for kept in (False, True)
+    }
+    assert faults[True] < 0.1 * faults[False]
