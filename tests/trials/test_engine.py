@@ -577,7 +577,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc")
 def test_workers_keep_the_memory_that_each_step_frees() -> None:
-    """Layers of 4 MiB as a forward and backward pass frees them: hundreds of thousands of new pages, or next to none."""
+    """Layers of 4 MiB, freed as by a forward and backward pass: hundreds of thousands of new pages, or next to none."""
     faults = {
         kept: int(
             subprocess.run([sys.executable, "-c", FAULTS.format(kept=kept)], capture_output=True, check=True).stdout
