@@ -57,6 +57,10 @@ def _preference(trial: TrialResult, lr: float | None) -> tuple[bool, bool, bool,
 
 
 def _own_rate(evidence: Evidence, scheme: str) -> float | None:
+    """Rate at which a scheme stands in the decision, else its best in the rungs."""
+    decision = evidence.race.decision
+    if scheme == CURRENT and decision.control_lr is not None:
+        return decision.control_lr
     return next((e.lr for e in evidence.race.ranking if e.scheme == scheme), None)
 
 
@@ -92,8 +96,13 @@ def best_heldout(trial: TrialResult) -> float:
 
 
 def confirmed_loss(evidence: Evidence, scheme: str) -> float | None:
-    """Mean over fresh draws of the best held-out loss; inf where any draw diverged, None without confirmations."""
-    losses = [best_heldout(t) for t in trainings(evidence, scheme, phase=CONFIRM) if t.heldout]
+    """Mean over fresh draws of the best held-out loss; inf where any draw diverged, None without confirmations.
+
+    The current weights may have been confirmed at several rates; those at the one that was compared count.
+    """
+    lr = evidence.race.decision.control_lr if scheme == CURRENT else None
+    confirmed = [t for t in trainings(evidence, scheme, phase=CONFIRM) if t.heldout and lr in (None, t.lr)]
+    losses = [best_heldout(t) for t in confirmed]
     return sum(losses) / len(losses) if losses else None
 
 

@@ -393,6 +393,7 @@ class _Race:
             scope=self._scope(horizon),
             why=(finding.why,),
             interrupted=self.interrupted,
+            control_lr=current.lr,
         )
 
     def _why_no_finalist(self) -> str:

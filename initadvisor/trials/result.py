@@ -131,6 +131,7 @@ class Decision:
         why: the reasons in sentences, most important first.
         diagnosis: what the figures point to instead, where initialisation is not the problem.
         interrupted: the user stopped before all trials were done.
+        control_lr: rate of the current weights that the challenger was held against; None where none was.
     """
 
     verdict: Verdict
@@ -148,6 +149,7 @@ class Decision:
     why: tuple[str, ...] = ()
     diagnosis: tuple[str, ...] = ()
     interrupted: bool = False
+    control_lr: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

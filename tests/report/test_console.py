@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from evidences import ALL, hasty, infinite, interrupted, keep, nothing_else, switch, undecided, untried
@@ -182,3 +183,17 @@ def test_folding_loses_and_mixes_nothing(paths: list[str]) -> None:
         assert {template(p) for p in f.items} == {template(f.items[0])}
         if len(f.items) == 1:
             assert f.label == f.items[0]
+
+
+def test_the_loss_of_the_current_weights_is_told_at_the_rate_they_were_compared_at() -> None:
+    """Where a case was not clear they were confirmed at other rates, too; these are in no comparison."""
+    plain = switch()
+    race = plain.race
+    confirmed = [t for t in race.trials if t.scheme == "current" and t.phase == "confirm"]
+    assert confirmed
+    elsewhere = tuple(replace(t, lr=7.0, heldout=((0, 2.3), (400, 0.001))) for t in confirmed)
+    decision = replace(race.decision, control_lr=confirmed[0].lr)
+    told = replace(plain, race=replace(race, decision=decision, trials=(*elsewhere, *race.trials)))
+    first = render(plain, width=100, color=False).splitlines()[:3]
+    assert render(told, width=100, color=False).splitlines()[:3] == first
+    assert "0.001" not in "".join(first)
