@@ -69,13 +69,17 @@ def test_a_budget_in_seconds_ends_the_race_whatever_the_machine_does(
 
 
 def test_the_pace_holds_what_a_bare_step_leaves_out() -> None:
-    task = make_task(tanh_mlp(), blobs(), optimizer=torch.optim.SGD, lr=(0.05, 0.2), steps=60)
-    with Engine(task, SCHEMES, SPEC, workers=1) as engine:
+    def slow(tensor: torch.Tensor, generator: torch.Generator) -> None:
+        time.sleep(0.02)
+        torch.nn.init.xavier_normal_(tensor, generator=generator)
+
+    task = make_task(tanh_mlp(), blobs(), optimizer=torch.optim.SGD, lr=(0.05,), steps=60)
+    with Engine(task, [current(), Fill("slow", slow)], SPEC, workers=1) as engine:
         engine.time_loop(1)
-        pace = engine.pace(["current", "a"], 1)
+        pace = engine.pace(["slow"], 1)
         assert engine.step_seconds is not None
         assert pace.step > 0
-        assert pace.start > 0
+        assert pace.start > 0.02, "three matrices are drawn, 20 ms each"
         assert pace.evaluation > 0
         assert engine.started == 0, "members that set the pace are not the race's"
 
