@@ -381,7 +381,7 @@ class _Race:
         return Decision(
             verdict=finding.verdict,
             scheme=challenger.scheme if switch else CURRENT,
-            lr=challenger.lr if switch else current.lr,
+            lr=challenger.lr if switch else self.confirmation.kept.lr,
             challenger=challenger.scheme,
             effect=finding.effect,
             interval=finding.interval,
