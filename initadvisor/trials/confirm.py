@@ -132,6 +132,14 @@ class Confirmation:
         return found
 
     @property
+    def about_rate(self) -> tuple[str, ...]:
+        """A sentence where the current weights are to be kept at another rate than the compared one."""
+        if self.kept is self.control:
+            return ()
+        rates = f"at learning rate {self.kept.lr:g} than at {self.control.lr:g}"
+        return (f"on {self.first} fresh seeds the current weights did better {rates}",)
+
+    @property
     def trained(self) -> tuple[Standing, ...]:
         """Those that have been trained on at least one fresh seed."""
         return tuple(s for s in (*self.controls, self.challenger) if any(self._state(s, seed) for seed in self.seeds))

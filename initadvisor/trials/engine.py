@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
-import math
 import multiprocessing
 import os
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +18,24 @@ import torch
 
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.scheme import Scheme
-from initadvisor.trials.batched import train_batched
-from initadvisor.trials.choice import Choice, choose_batching
+from initadvisor.trials.choice import Choice
 from initadvisor.trials.clock import Pace
-from initadvisor.trials.loop import Training, evaluate, step_clock, train_members, trial_process
+from initadvisor.trials.jobs import (
+    INHERITED,
+    Job,
+    Probe,
+    Probed,
+    run_job,
+    run_probe,
+    start_worker,
+    time_loop,
+    work,
+    work_probe,
+)
+from initadvisor.trials.loop import evaluate, trial_process
 from initadvisor.trials.member import MemberKey, MemberState, pack, unpack
 from initadvisor.trials.stack import Batching
 from initadvisor.trials.task import TrainingTask
-from initadvisor.types import CURRENT
 
 MAX_WORKERS = 8
 """Processes at most: each holds a copy of the working model, and a race has only so many members at a time."""
@@ -43,15 +49,8 @@ CHUNKS_PER_WORKER = 3
 PACE_STEPS = (4, 12)
 """Steps of the members that set the pace: the first few hold what beginning costs, the others what going on costs."""
 
-PROBE_STEPS = 5
-"""Looped steps that are timed; corrected by what the race itself measures."""
-
 WORTH_PROBING = 2.0
 """Seconds of looped training ahead from which it pays to probe whether batching is faster."""
-
-MALLOC_OPTIONS = ((-3, 32 << 20), (-1, 1 << 30), (-2, 64 << 20))
-"""``mallopt`` of workers: tensors up to 32 MiB, the most glibc takes, come from its heap (``M_MMAP_THRESHOLD``), whose
-end is given back from 1 GiB on (``M_TRIM_THRESHOLD``) and grows by 64 MiB (``M_TOP_PAD``)."""
 
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Where containers state how much processor they really have."""
@@ -68,148 +67,7 @@ def processors() -> int:
     return max(1, count)
 
 
-@dataclass(frozen=True)
-class Job:
-    """A chunk of members to train on; what travels to a worker.
-
-    Attributes:
-        states: the members.
-        until: steps at which to stop.
-        evals: steps at which to score.
-        schemes: those the worker may not know.
-        measured: seeds whose members' signal and gradient flow is measured.
-        batching: train them as one stack; None loops.
-    """
-
-    states: tuple[MemberState, ...]
-    until: int
-    evals: tuple[int, ...]
-    schemes: Mapping[str, Scheme]
-    measured: tuple[int, ...] = ()
-    batching: Batching | None = None
-
-
-Context = tuple[TrainingTask, ModelSpec, dict[str, Scheme]]
-_INHERITED: dict[int, Context] = {}
-"""What forked workers find in memory, so that neither models nor losses defined in a script need to be pickled."""
 _TOKENS = itertools.count()
-
-
-def _run(context: Context, job: Job) -> list[MemberState]:
-    task, spec, known = context
-    done = []
-    for is_measured, group in itertools.groupby(job.states, key=lambda s: s.key.seed in job.measured):
-        look = spec if is_measured else None
-        schemes = {**known, **job.schemes}
-        if job.batching is None:
-            done += train_members(task, schemes, tuple(group), job.until, job.evals, look)
-        else:
-            done += train_batched(task, schemes, tuple(group), job.until, job.evals, look, job.batching)
-    return done
-
-
-_COMPUTING = threading.Lock()
-"""Held by the thread that trains: torch's random generators and settings are the process's, so that members in threads
-side by side would draw from each other's streams."""
-if hasattr(os, "register_at_fork"):
-    # A process that is forked while another thread trains finds the lock held, and nobody there to release it.
-    os.register_at_fork(after_in_child=_COMPUTING._at_fork_reinit)  # type: ignore[attr-defined]
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What a probe is asked, and what travels to the worker that runs it.
-
-    Attributes:
-        seed: of the draws.
-        ahead: optimizer steps still to take; a probe may cost a small part of them.
-        workers: processes that will run at once.
-        known: seconds of a looped step by an earlier measurement, for weights that break before one is timed.
-    """
-
-    seed: int
-    ahead: int
-    workers: int
-    known: float | None
-
-
-@dataclass(frozen=True)
-class Probed:
-    """What a probe found.
-
-    Attributes:
-        choice: how members are run.
-        looped: seconds of a looped step, None where nothing is known of it.
-        steps: optimizer steps it took.
-    """
-
-    choice: Choice
-    looped: float | None
-    steps: int
-
-
-def _probe(task: TrainingTask, schemes: Mapping[str, Scheme], probe: Probe) -> Probed:
-    looped, steps = _time_loop(task, probe.seed)
-    looped = probe.known if looped is None else looped
-    if looped is None:
-        return Probed(Choice(), None, steps)
-    choice = choose_batching(task, schemes, probe.seed, looped, probe.ahead, probe.workers)
-    return Probed(choice, looped, steps + choice.steps)
-
-
-def _time_loop(task: TrainingTask, seed: int) -> tuple[float | None, int]:
-    """Seconds of the fastest of a few looped steps of the weights as they came, and the steps that took."""
-    training = Training(task, task.member(), MemberState(MemberKey("probe", CURRENT, seed, task.rates[0])))
-    clock, best, steps = step_clock(task.device), math.inf, 0
-    try:
-        # The first one pays for warming up; the fastest of the others counts, as for stacks.
-        for index in range(PROBE_STEPS + 1):
-            began = clock()
-            training.step(index)
-            steps += 1
-            best = best if index == 0 else min(best, clock() - began)
-    except Exception:  # noqa: BLE001 - weights that break at once leave the gate's estimate
-        return (best if math.isfinite(best) else None), steps
-    return best, steps
-
-
-def _start_worker() -> None:
-    # Ctrl-C reaches the whole group of processes; only the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _keep_freed_memory()
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep what tensors free; for workers only, since a process cannot take it back.
-
-    By default the large tensors of each step are given back to the system and come again as pages that have to be
-    zeroed: a quarter of a stacked step of a plain CNN. Without glibc nothing happens.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    for option, value in MALLOC_OPTIONS:
-        mallopt(option, value)
-
-
-def _work(token: int, packed: bytes | None, job_bytes: bytes) -> bytes:
-    """In a worker: take a job out of bytes, run it single-threaded, put its result into bytes."""
-    job: Job = unpack(job_bytes)
-    with _COMPUTING, trial_process(threads=1):
-        context: Context = _INHERITED[token] if packed is None else unpack(packed)
-        states = [
-            replace(s, checkpoint=unpack(s.checkpoint)) if isinstance(s.checkpoint, bytes) else s for s in job.states
-        ]
-        done = _run(context, replace(job, states=tuple(states)))
-    return pack([replace(s, checkpoint=None if s.checkpoint is None else pack(s.checkpoint)) for s in done])
-
-
-def _work_probe(token: int, probe_bytes: bytes) -> bytes:
-    """In a worker: run a probe where members will be trained, so that it times what they will take."""
-    with _COMPUTING, trial_process(threads=1):
-        task, _, schemes = _INHERITED[token]
-        return pack(_probe(task, schemes, unpack(probe_bytes)))
 
 
 class Engine:
@@ -256,7 +114,7 @@ class Engine:
 
     def close(self) -> None:
         """End the processes this engine started; a given executor is left alone."""
-        _INHERITED.pop(self._token, None)
+        INHERITED.pop(self._token, None)
         if self._pool is not None:
             pool, self._pool = self._pool, None
             alive = list((pool._processes or {}).values())
@@ -298,7 +156,7 @@ class Engine:
     def time_loop(self, seed: int) -> None:
         """Time a few steps of the weights as they came."""
         with trial_process(threads=self._threads_here()):
-            looped, steps = _time_loop(self.task, seed)
+            looped, steps = time_loop(self.task, seed)
         self.steps += steps
         self.step_seconds = self.step_seconds if looped is None else looped
 
@@ -346,11 +204,11 @@ class Engine:
 
     def _probe_here(self, probe: Probe) -> Probed:
         with trial_process(threads=self._threads_here()):
-            return _probe(self.task, self.schemes, probe)
+            return run_probe(self.task, self.schemes, probe)
 
     def _probe_there(self, probe: Probe) -> Probed:
         try:
-            found: Probed = unpack(self._own_pool().submit(_work_probe, self._token, pack(probe)).result())
+            found: Probed = unpack(self._own_pool().submit(work_probe, self._token, pack(probe)).result())
         except BrokenProcessPool:
             self.close()
             self.notes.append("a worker process died while stacks were tried (out of memory?), so members are looped")
@@ -406,7 +264,7 @@ class Engine:
                 states = tuple(_unpacked(s) for s in group)
                 began = time.perf_counter()
                 with trial_process(threads=self._threads_here()):
-                    done = _run((self.task, self.spec, self.schemes), replace(job, states=states))
+                    done = run_job((self.task, self.spec, self.schemes), replace(job, states=states))
                 if job.batching is None:
                     self._learn_speed(states, done, time.perf_counter() - began)
                 yield done
@@ -442,20 +300,20 @@ class Engine:
         if self._given is not None:
             if self._packed is None:
                 self._packed = pack((self.task, self.spec, {}))
-            return self._given.submit(_work, self._token, self._packed, pack(job))
+            return self._given.submit(work, self._token, self._packed, pack(job))
         pool = self._own_pool()
         job = replace(job, schemes={n: s for n, s in job.schemes.items() if n not in self._inherited})
         with warnings.catch_warnings():
             # Python ≥ 3.12 warns that other threads of this process are not copied; workers use none of them.
             warnings.simplefilter("ignore", DeprecationWarning)
-            return pool.submit(_work, self._token, None, pack(job))
+            return pool.submit(work, self._token, None, pack(job))
 
     def _own_pool(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            _INHERITED[self._token] = (self.task, self.spec, dict(self.schemes))
+            INHERITED[self._token] = (self.task, self.spec, dict(self.schemes))
             self._inherited = set(self.schemes)
             self._pool = ProcessPoolExecutor(
-                self.workers, mp_context=multiprocessing.get_context("fork"), initializer=_start_worker
+                self.workers, mp_context=multiprocessing.get_context("fork"), initializer=start_worker
             )
         return self._pool
 

@@ -391,7 +391,7 @@ class _Race:
             seeds=len(self.confirmation.pairs()),
             horizon=horizon,
             scope=self._scope(horizon),
-            why=(finding.why,),
+            why=(finding.why, *self.confirmation.about_rate),
             interrupted=self.interrupted,
             control_lr=current.lr,
         )

@@ -84,6 +84,7 @@ def test_weights_that_are_kept_are_kept_at_the_rate_that_is_better_on_fresh_seed
     assert bench.confirmation.kept.lr == 0.3
     assert bench.confirmation.control.lr == 0.1
     assert [(len(w.runners), len(w.seeds)) for w in bench.waves] == [(2, 3), (1, 3)], "who is behind goes no further"
+    assert "at learning rate 0.3 than at 0.1" in bench.confirmation.about_rate[0]
 
 
 def test_a_challenger_ahead_goes_on_to_all_seeds_against_the_rate_that_was_chosen_before() -> None:

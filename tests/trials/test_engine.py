@@ -559,8 +559,8 @@ def _telling(seen: list[str], build: Callable[..., Any]) -> Callable[..., Any]:
 
 FAULTS = """
 import resource, torch
-from initadvisor.trials.engine import _keep_freed_memory
-if {kept}: _keep_freed_memory()
+from initadvisor.trials.jobs import keep_freed_memory
+if {kept}: keep_freed_memory()
 for step in range(30):
     if step == 10:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
