@@ -158,8 +158,8 @@ class Level:
 
 LEVELS = {
     "fast": Level((0.05, 0.10, 0.20), 1, 1, 6, 0, 0.5, 5, 3, 1),
-    "standard": Level((0.05, 0.10, 0.20, 0.50), 2, 1, 2, 0, 1.0, 6, 3, 2),
-    "thorough": Level((0.10, 0.20, 0.40, 0.80), 3, 3, 3, 12, 1.0, 6, 4, 3),
+    "standard": Level((0.05, 0.10, 0.20, 0.50), 2, 1, 2, 0, 1.0, 7, 3, 2),
+    "thorough": Level((0.10, 0.20, 0.40, 0.80), 3, 3, 3, 12, 1.0, 7, 4, 3),
 }
 """Horizons follow the measurements of how far ahead a short training sees: a pick at 5, 10, 20% of training has a
 median regret of .23, .10, .02. Everything starts at 5%, a quarter is seen at 20%, two challengers at half (where the
