@@ -180,8 +180,15 @@ class Stack:
         self._arm()
 
     def _arm(self) -> None:
-        """Give the weights as they lie in memory now to an optimizer, with what the members bring of its state."""
-        self._parts = {n: [p.detach()[run.members] for run in self._runs] for n, p in self.active.items()}
+        """Give the weights as they lie in memory now to an optimizer, with what the members bring of its state.
+
+        It sees the axes of each in the order of memory: an optimizer that treats every element by itself does not
+        care, and its kernels copy what is not contiguous.
+        """
+        self._axes = {n: _in_memory_order(p) for n, p in self.active.items()}
+        self._parts = {
+            n: [p.detach()[run.members].permute(self._axes[n]) for run in self._runs] for n, p in self.active.items()
+        }
         self.optimizer = self._build()
         self._load_optimizer()
 
@@ -243,8 +250,9 @@ class Stack:
                 entries = [state.get(index, {}) for state in loaded[run.members]]
                 slot = self.optimizer.state[part]
                 for key, value in entries[0].items():
-                    if isinstance(value, torch.Tensor) and key not in COUNTERS and value.shape == part.shape[1:]:
-                        slot[key] = torch.empty_like(part).copy_(torch.stack([entry[key] for entry in entries]))
+                    if _is_elementwise(key, value, self.active[name].shape[1:]):
+                        stacked = torch.stack([entry[key] for entry in entries]).permute(self._axes[name])
+                        slot[key] = torch.empty_like(part).copy_(stacked)
                     else:
                         slot[key] = value.clone() if isinstance(value, torch.Tensor) else value
 
@@ -256,9 +264,10 @@ class Stack:
         place, run = next((i, r) for i, r in enumerate(self._runs) if member < r.members.stop)
         for index, name in self._indexed():
             part = self._parts[name][place]
+            back = [self._axes[name].index(axis) for axis in range(part.ndim)]
             optimizer["state"][index] = {
-                key: value[member - run.members.start].clone(memory_format=torch.contiguous_format)
-                if isinstance(value, torch.Tensor) and key not in COUNTERS and value.shape == part.shape
+                key: value.permute(back)[member - run.members.start].clone(memory_format=torch.contiguous_format)
+                if _is_elementwise(key, value, part.shape)
                 else (value.clone() if isinstance(value, torch.Tensor) else value)
                 for key, value in self.optimizer.state[part].items()
             }
@@ -304,7 +313,7 @@ class Stack:
         for (name, p), gradient in zip(self.active.items(), gradients, strict=True):
             alike = gradient if gradient.stride() == p.stride() else torch.empty_like(p).copy_(gradient)
             for run, part in zip(self._runs, self._parts[name], strict=True):
-                part.grad = alike[run.members]
+                part.grad = alike[run.members].permute(self._axes[name])
         for (owner, lr), group in zip(self._owners, self.optimizer.param_groups, strict=True):
             group["lr"] = self.rates[lr].now[owner]
         self.optimizer.step()
@@ -348,6 +357,16 @@ class Stack:
             total += self._losses([batch], part).double() * size
             weight += size
         return total / weight
+
+
+def _in_memory_order(tensor: torch.Tensor) -> tuple[int, ...]:
+    """Axes of a stacked tensor from the longest stride to the shortest; members come first."""
+    return (0, *sorted(range(1, tensor.ndim), key=lambda axis: tensor.stride()[axis], reverse=True))
+
+
+def _is_elementwise(key: str, value: Any, shape: torch.Size) -> bool:
+    """Whether an entry of an optimizer's state holds a number for every element of a parameter of that shape."""
+    return isinstance(value, torch.Tensor) and key not in COUNTERS and value.shape == shape
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from initadvisor.trials import batched
 from initadvisor.trials.batched import batching_of, train_batched
 from initadvisor.trials.choice import Choice, choose_batching
 from initadvisor.trials.engine import Engine
-from initadvisor.trials.loop import train_members
+from initadvisor.trials.loop import make_draw, train_members
 from initadvisor.trials.member import Checkpoint, MemberKey, MemberState, pack, unpack
 from initadvisor.trials.result import Status
 from initadvisor.trials.stack import NotBatchableError, Stack
@@ -585,3 +585,27 @@ def test_workers_keep_the_memory_that_each_step_frees() -> None:
         for kept in (False, True)
     }
     assert faults[True] < 0.1 * faults[False]
+
+
+@pytest.mark.parametrize("name", ["tanh", "conv"])
+def test_the_optimizer_sees_memory_without_gaps_and_checkpoints_the_model_s_own_axes(name: str) -> None:
+    """Gradients of stacked linear maps come transposed; kernels copy what is not contiguous, at every step."""
+    task = task_of(tanh_mlp() if name == "tanh" else conv(), optimizer=torch.optim.Adam)
+    states = sorted(members(task), key=lambda s: s.key.lr)
+    draws = [make_draw(task, SCHEMES[s.key.scheme], s.key.seed, None) for s in states]
+    stack = Stack(task, batching_of(task), states, [d.tensors for d in draws])
+    for index in range(2):
+        stack.step(index)
+    assert all(part.is_contiguous() and part.grad.is_contiguous() for parts in stack._parts.values() for part in parts)
+    model = task.member()
+    shapes = [p.shape for p in model.parameters()]
+    optimizer = stack.checkpoint(1).optimizer
+    assert [entry["exp_avg"].shape for entry in optimizer["state"].values()] == shapes
+    again = Stack(
+        task,
+        batching_of(task),
+        [replace(s, steps=2, checkpoint=stack.checkpoint(i)) for i, s in enumerate(states)],
+        [stack.checkpoint(i).tensors for i in range(len(states))],
+    )
+    np.testing.assert_allclose(again.step(2).numpy(), stack.step(2).numpy(), rtol=1e-5)
+    np.testing.assert_allclose(again.step(3).numpy(), stack.step(3).numpy(), rtol=1e-5)
