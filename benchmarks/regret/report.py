@@ -21,6 +21,9 @@ from benchmarks.regret.tasks import TASKS
 ADVISED = "initadvisor"
 OWN_RATE = "initadvisor, own best rate"
 REFINED = "initadvisor, thorough"
+RIGHTLY = "initadvisor, had it decided rightly"
+"""The better of its challenger and the default, known afterwards: what caution costs is the advisor's distance to it,
+what the choice of the challenger costs is its own regret."""
 DEFAULT = "torch default"
 WIDESPREAD = 0.5
 """A textbook scheme has a line of its own where it is in the pool of at least this share of the tasks."""
@@ -133,12 +136,17 @@ def gather(store: Store, *, resamples: int | None = None) -> Results:
         if name in tables and advised_losses(row, tables[name], store, own_rate=False) is not None
     ]
     advice, refined = ([row for row in scored if row["budget"] == budget] for budget in (BUDGET, REFINING))
-    picks: dict[str, dict[str, list[Pick]]] = {ADVISED: {}, OWN_RATE: {}, REFINED: {}}
+    picks: dict[str, dict[str, list[Pick]]] = {ADVISED: {}, OWN_RATE: {}, REFINED: {}, RIGHTLY: {}}
     for label, rows, own in ((ADVISED, advice, False), (OWN_RATE, advice, True), (REFINED, refined, False)):
         for row in rows:
             losses = advised_losses(row, tables[row["task"]], store, own_rate=own)
             if losses is not None:
                 picks[label].setdefault(row["task"], []).append(Pick(row["digest"], losses))
+    for row in advice:
+        default, *others = tables[row["task"]].rows
+        challenger = next((r for r in others if r.name == row["challenger"]), default)
+        better = min(default, challenger, key=lambda r: float(r.losses.mean()))
+        picks[RIGHTLY].setdefault(row["task"], []).append(Pick(better.digest, better.losses))
     budgets = _budgets(tables, advice)
     for label, method in _methods(tables).items():
         chosen = {name: method(table, budgets[name]) for name, table in tables.items()}
@@ -151,7 +159,7 @@ def gather(store: Store, *, resamples: int | None = None) -> Results:
         for label, by_task in picks.items()
     }
     costs = {label: {name: cost(label, table, budgets[name]) for name, table in tables.items()} for label in picks}
-    for label, rows in ((ADVISED, advice), (OWN_RATE, advice), (REFINED, refined)):
+    for label, rows in ((ADVISED, advice), (OWN_RATE, advice), (RIGHTLY, advice), (REFINED, refined)):
         steps = _budgets(tables, rows)
         costs[label] = {name: steps[name] / table.task.steps for name, table in tables.items()}
     lines = [

@@ -90,6 +90,12 @@ def test_a_switch_on_a_null_task_is_false(results):
     assert line(results, "random choice").changed.value == pytest.approx(2 / 3)
 
 
+def test_what_caution_costs_is_the_distance_to_the_right_decision(results):
+    """The one task it kept on: its challenger was the better one."""
+    assert line(results, report.RIGHTLY).mean.value == pytest.approx(0)
+    assert line(results, report.RIGHTLY).lost.value == pytest.approx(-line(results, "initadvisor").mean.value)
+
+
 def test_what_refinement_found_is_told_beside_the_standard_budget(store, results):
     for name in NAMES[:5]:
         row = advice(name, "switch", "rules_a×1", "rrr", budget="thorough", model_steps=9 * TASKS[name].steps)
