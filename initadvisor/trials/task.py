@@ -186,7 +186,7 @@ def make_task(
     Example:
         >>> task = make_task(nn.Linear(4, 3), (torch.randn(40, 4), torch.randint(3, (40,))), lr=0.1)
         >>> task.loss_name, task.rates, len(task.folds)
-        ('cross-entropy over the last axis (integer targets), inferred', (0.1,), 5)
+        ('cross-entropy over the last axis (integer targets), inferred', (0.1,), 7)
     """
     _check_numbers(clip_norm, steps)
     with preserve_process(), preserve_model(model):

@@ -39,7 +39,7 @@ def pair():
     return net(), blobs()
 
 def slow():
-    return {**target(), "budget": 600.0}
+    return {**target(), "budget": 600.0, "steps": 40_000}
 
 def own_loss():
     x, _ = blobs()
