@@ -157,10 +157,19 @@ class Level:
 
 
 LEVELS = {
-    "fast": Level((0.05, 0.10, 0.20), 1, 1, 6, 0, 0.5, 5, 3, 1),
-    "standard": Level((0.05, 0.10, 0.20, 0.50), 2, 1, 2, 0, 1.0, 7, 3, 2),
-    "thorough": Level((0.10, 0.20, 0.40, 0.80), 3, 3, 3, 12, 1.0, 7, 4, 3),
-}
+    "fast": Level(
+        shares=(0.05, 0.10, 0.20), draws=1, first_draws=1, last=6, refine=0,
+        confirm_share=0.5, confirm_seeds=5, first_look=3, control_rates=1,
+    ),
+    "standard": Level(
+        shares=(0.05, 0.10, 0.20, 0.50), draws=2, first_draws=1, last=2, refine=0,
+        confirm_share=1.0, confirm_seeds=7, first_look=3, control_rates=2,
+    ),
+    "thorough": Level(
+        shares=(0.10, 0.20, 0.40, 0.80), draws=3, first_draws=3, last=3, refine=12,
+        confirm_share=1.0, confirm_seeds=7, first_look=4, control_rates=3,
+    ),
+}  # fmt: skip
 """Horizons follow the measurements of how far ahead a short training sees: a pick at 5, 10, 20% of training has a
 median regret of .23, .10, .02. Everything starts at 5%, a quarter is seen at 20%, two challengers at half (where the
 best rate of the end shows), and the last two run in full. Replayed on the benchmark's full trainings, one draw at the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import time
@@ -161,8 +162,9 @@ class _Race:
         stored = self.log.noted("plan")
         if stored is not None and stored.get("budget") == self.budget.text:
             plan = dict(stored["plan"])
-            rungs = tuple(Rung(**r) for r in plan.pop("rungs"))
-            return Plan(**plan, rungs=rungs)
+            # A study of another version may hold a plan of another shape: a new one is made then.
+            with contextlib.suppress(TypeError):
+                return Plan(**plan | {"rungs": tuple(Rung(**r) for r in plan["rungs"])})
         budget, rate = self.budget, None
         make = partial(Budget.plan, candidates=candidates, rates=len(self.task.rates), full_steps=self.task.full_steps)
         if budget.seconds is not None:

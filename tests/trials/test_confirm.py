@@ -67,6 +67,18 @@ class Bench:
         return self.confirmation.finding.verdict
 
 
+def unclear(other_rate: float) -> Bench:
+    """A challenger that is ahead, but not for sure; at another rate the current weights gain ``other_rate``."""
+    first = [1.0, 1.1, 0.9, 1.0, 1.1, 0.9]
+    return Bench(
+        {
+            ("current", 0.1): first,
+            ("current", 0.3): [x - other_rate for x in first],
+            ("new", 0.1): [x - 0.1 + 0.15 * (i % 2) for i, x in enumerate(first)],
+        }
+    )
+
+
 def allowed(rate: float) -> float:
     """Largest count that a rate of ``rate`` exceeds once in ten thousand times."""
     return float(binom.ppf(1 - 1e-4, DRAWS, rate))
@@ -89,14 +101,7 @@ def test_weights_that_are_kept_are_kept_at_the_rate_that_is_better_on_fresh_seed
 
 def test_a_challenger_ahead_goes_on_to_all_seeds_against_the_rate_that_was_chosen_before() -> None:
     """Whichever rate of the current weights does best on the seeds that judge, it was not chosen by them."""
-    first = [1.0, 1.1, 0.9, 1.0, 1.1, 0.9]
-    bench = Bench(
-        {
-            ("current", 0.1): first,
-            ("current", 0.3): [x - 0.01 for x in first],
-            ("new", 0.1): [x - 0.1 + 0.15 * (i % 2) for i, x in enumerate(first)],
-        }
-    )
+    bench = unclear(other_rate=0.01)
     assert bench.run() is Verdict.UNDECIDED
     assert [(len(w.runners), len(w.seeds)) for w in bench.waves] == [(2, 3), (2, 3), (1, 3)]
     assert len(bench.confirmation.pairs()) == 6
@@ -105,14 +110,7 @@ def test_a_challenger_ahead_goes_on_to_all_seeds_against_the_rate_that_was_chose
 
 def test_what_another_rate_brings_as_well_is_no_reason_to_doubt() -> None:
     """The challenger may be better than at the one rate; at another the current weights are."""
-    first = [1.0, 1.1, 0.9, 1.0, 1.1, 0.9]
-    bench = Bench(
-        {
-            ("current", 0.1): first,
-            ("current", 0.3): [x - 0.3 for x in first],
-            ("new", 0.1): [x - 0.1 + 0.15 * (i % 2) for i, x in enumerate(first)],
-        }
-    )
+    bench = unclear(other_rate=0.3)
     assert bench.run() is Verdict.KEEP
     assert "at learning rate 0.3 the current weights do as well" in bench.confirmation.finding.why
 

@@ -191,3 +191,18 @@ def test_a_diverged_trial_is_stored_and_read_as_such(url: str) -> None:
     assert {t.status for t in first.trials} == {Status.DIVERGED}
     assert first.decision.verdict is Verdict.KEEP
     assert any("every training diverged" in d for d in first.decision.diagnosis)
+
+
+def test_a_stored_plan_of_another_version_is_made_anew(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = race(url)
+    noted = StudyLog.noted
+
+    def older(log: StudyLog, name: str) -> Any:
+        found = noted(log, name)
+        if name == "plan":
+            for rung in found["plan"]["rungs"]:
+                del rung["draws"]
+        return found
+
+    monkeypatch.setattr(StudyLog, "noted", older)
+    assert outcome(race(url)) == outcome(first)
