@@ -11,6 +11,7 @@ from benchmarks.regret.report import (
     ADVISED,
     Results,
     beyond_pool,
+    beyond_sweep,
     calibration,
     false_switches,
     spent,
@@ -97,14 +98,32 @@ def targets_table(results: Results) -> str:
             _share(beyond),
             met(beyond.value, TARGETS["beyond"], least=True),
         ),
+        ("— than the best a sweep would choose, on other seeds", "", _share(beyond_sweep(results)), ""),
     ]
     return _table(("target", "asked for", "measured", "met"), rows)
+
+
+def limits_table(results: Results) -> str:
+    """By the number of seeds."""
+    rows = [
+        (str(x.seeds), _figure(x.mean), _figure(x.median), _figure(x.p90), f"{x.cost:.0f}", f"{x.of_sweep:.0%}")
+        for x in results.limits
+    ]
+    return _table(("seeds", "mean regret", "median", "p90", "cost, full trainings", "share of the sweep"), rows)
 
 
 def calibration_table(results: Results) -> str:
     """By verdict."""
     rows = [
-        (c.verdict, str(c.count), f"{c.stated:.2f}", _share(c.better), f"{c.confidence:.0%}", _share(c.covered))
+        (
+            c.verdict,
+            str(c.count),
+            f"{c.stated:.2f}",
+            _share(c.better),
+            f"{c.confidence:.0%}",
+            _share(c.covered),
+            _share(c.agreeing),
+        )
         for c in calibration(results)
     ]
     head = (
@@ -114,6 +133,7 @@ def calibration_table(results: Results) -> str:
         "better after full training",
         "stated level",
         "interval held the full effect",
+        "the same, given the error of the effect itself",
     )
     return _table(head, rows)
 
@@ -161,8 +181,15 @@ def render(results: Results, store: Store) -> str:
         methods_table(results) if results.tables else "Nothing is complete yet.",
         "## Targets",
         targets_table(results),
+        "## How well can be chosen at all?",
+        "Every scheme trained in full: at every rate on one seed, then at its best rate on so many of the four seeds; "
+        "the best of them, judged on the seeds that are left. Trainings differ by chance, so even a sweep that costs "
+        "many times the advice picks schemes that do not stay the best.",
+        limits_table(results),
         "## Is the stated confidence right?",
-        "Stated chance and interval are about the trials' horizon; the measured difference is that of full training.",
+        "Stated chance and interval are about the trials' horizon; the measured difference is that of full training, a "
+        "mean over four seeds. The last column allows for that mean's own error: its interval of the same level and "
+        "the stated one, added as independent errors are.",
         calibration_table(results),
         "## Tasks",
         tasks_table(results),

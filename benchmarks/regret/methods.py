@@ -21,6 +21,7 @@ REPEATS = 10
 
 ORACLE = "best of the pool, known afterwards"
 ONE_RUNG = "one rung, best wins"
+ONE_SEED = "every training in full, one seed"
 SEARCH = "TPE + Hyperband"
 
 WORST = 1e9
@@ -82,6 +83,11 @@ def one_rung(table: Table, _budget: int) -> list[Row]:
     return [min(scored, key=lambda pair: pair[0])[1]]
 
 
+def one_seed(table: Table, _budget: int) -> list[Row]:
+    """Every scheme at every rate in full on one seed; the lowest held-out loss wins."""
+    return [min(table.rows, key=lambda row: min(curve.best for curve in row.tuning.values()))]
+
+
 def tpe_hyperband(table: Table, budget: int) -> list[Row]:
     """Optuna's TPE over scheme and rate with Hyperband pruning, stopped after ``budget`` optimizer steps."""
     return [_search(table, budget, seed) for seed in range(REPEATS)]
@@ -123,6 +129,7 @@ METHODS: dict[str, Method] = {
     "MetaInit": calibrated("metainit"),
     "analytic propagation": calibrated("analytic"),
     ONE_RUNG: one_rung,
+    ONE_SEED: one_seed,
     SEARCH: tpe_hyperband,
     ORACLE: oracle,
 }
@@ -133,4 +140,6 @@ def cost(label: str, table: Table, budget: int) -> float:
     """Full trainings a method spends before the user's own; a data-driven scheme's passes are not counted."""
     if label == ONE_RUNG:
         return RUNG * table.sweep_steps / table.task.steps
+    if label == ONE_SEED:
+        return table.sweep_steps / table.task.steps
     return budget / table.task.steps if label == SEARCH else 0.0

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from benchmarks.regret import methods
 from benchmarks.regret.bootstrap import Bootstrap, mean, quantile
+from benchmarks.regret.limits import limits, regrets_of_best
 from benchmarks.regret.report import share_interval
 from benchmarks.regret.table import (
     DENOMINATOR_FLOOR,
@@ -187,3 +188,31 @@ def test_search_spends_no_more_than_its_budget_and_finds_the_best_with_enough():
     t = table(*rows)
     assert {r.name for r in methods.tpe_hyperband(t, 0)} == {"current"}
     assert {r.name for r in methods.tpe_hyperband(t, 60 * TASK.steps)} == {"s0"}
+
+
+def test_a_sweep_chooses_on_some_seeds_and_is_judged_on_the_others():
+    """By hand: on the first seed the second scheme is best, on the others the third; their best mean is 0.3."""
+    losses = np.array([[1.0, 1.0, 1.0], [0.1, 0.9, 0.9], [0.4, 0.2, 0.3]])
+    best, span = 0.3, 1 - 0.3
+    one = [(0.9 - best) / span, (0.35 - best) / span, (0.3 - best) / span]
+    np.testing.assert_allclose(regrets_of_best(losses, 1), one)
+    # On seeds 0 and 1 the third scheme wins .3 to .5, and so it does on 0 and 2, and on 1 and 2.
+    np.testing.assert_allclose(regrets_of_best(losses, 2), [0, (0.2 - best) / span, (0.4 - best) / span], atol=1e-12)
+
+
+def test_without_noise_one_seed_is_enough_and_what_it_costs_is_counted():
+    made = table(row("current", [1.0] * 4, kind="current"), row("a", [0.2] * 4), row("b", [0.5] * 4))
+    found = limits({"tanh_24": made}, Bootstrap({"tanh_24": made}, resamples=20))
+    assert [x.seeds for x in found] == [1, 2, 3]
+    assert [x.mean.value for x in found] == [x.p90.value for x in found] == pytest.approx([0, 0, 0])
+    assert [x.cost for x in found] == [3 * (len(TASK.lrs) + k) for k in (1, 2, 3)]
+    sweep = 4 * 3 * len(TASK.lrs)
+    assert [x.of_sweep for x in found] == pytest.approx([x.cost / sweep for x in found])
+    assert limits({}, Bootstrap({}, resamples=5)) == []
+
+
+def test_noise_alone_leaves_a_sweep_regret():
+    rng = np.random.default_rng(0)
+    losses = np.vstack([np.ones(4), 0.5 + 0.1 * rng.normal(size=(20, 4))])
+    means = [regrets_of_best(losses, k).mean() for k in (1, 2, 3)]
+    assert means[0] > 0.05, "twenty equal schemes: the best of them on one seed is not the best on others"
