@@ -34,6 +34,9 @@ RACE_RATES = 2
 CONFIRM_EVALS = 12
 """Evaluations of a confirming training: finds the best checkpoint to a twelfth, for a few percent."""
 
+RATE_SEEDS = 2
+"""Fresh seeds on which the current weights run at another rate than the compared one, should they be kept."""
+
 SWEEP_SEEDS = 4
 """Seeds of the full sweep that a cost is a share of: what a careful grid search would use."""
 
@@ -78,8 +81,8 @@ class Plan:
         confirm_seeds: fresh seeds of the confirmation at most.
         first_look: seeds after which a clear case is settled.
         length: full length, or the one assumed.
-        control_rates: rates of the current weights that are confirmed at most, the others than the best on the seeds
-            of the first look only.
+        control_rates: rates of the current weights that are confirmed at most, the others than the best on
+            :data:`RATE_SEEDS` only.
     """
 
     candidates: int
@@ -112,7 +115,7 @@ class Plan:
     @property
     def confirm_members(self) -> int:
         """Confirming trainings at most."""
-        return 2 * self.confirm_seeds + (self.control_rates - 1) * min(self.first_look, self.confirm_seeds)
+        return 2 * self.confirm_seeds + (self.control_rates - 1) * min(RATE_SEEDS, self.first_look, self.confirm_seeds)
 
     def steps_to(self, count: int) -> int:
         """Optimizer steps of the first ``count`` rungs."""

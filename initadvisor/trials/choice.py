@@ -26,7 +26,7 @@ caches overflow."""
 PROBE_STEPS = 2
 """Steps timed of each, after one that warms up."""
 
-PROBE_SHARE = 0.03
+PROBE_SHARE = 0.02
 """Part of the steps ahead that probing may cost."""
 
 AGREEMENT = 1e-3
