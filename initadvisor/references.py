@@ -325,6 +325,14 @@ _TABLE = (
         "https://arxiv.org/abs/2106.09685",
     ),
     Reference(
+        "he2017",
+        "He, Xiangnan and Liao, Lizi and Zhang, Hanwang and Nie, Liqiang and Hu, Xia and Chua, Tat-Seng",
+        "Neural Collaborative Filtering",
+        "WWW",
+        2017,
+        "https://arxiv.org/abs/1708.05031",
+    ),
+    Reference(
         "huang2020",
         "Huang, Xiao Shi and Perez, Felipe and Ba, Jimmy and Volkovs, Maksims",
         "Improving Transformer Optimization Through Better Initialization",

@@ -224,3 +224,45 @@ def ring() -> Data:
     angle = torch.randint(8, (rows,), generator=draw) * (math.pi / 4)
     points = torch.stack([angle.cos(), angle.sin()], -1) + 0.05 * torch.randn(rows, 2, generator=draw)
     return _split(torch.randn(rows, 8, generator=draw), points * math.sqrt(2), heldout=500)
+
+
+@cache
+def image_copies() -> Data:
+    """Digit images to be reproduced."""
+    x, _ = _digits()
+    images = x.view(-1, 1, 8, 8)
+    return _split(images, images, heldout=500)
+
+
+@cache
+def ratings() -> Data:
+    """Pairs of user and item and what the user gave: four hidden tastes, biases and noise, standardised."""
+    draw = torch.Generator().manual_seed(6)
+    users, items, rows, tastes = 200, 150, 8000, 4
+    likes = torch.randn(users, tastes, generator=draw)
+    offers = torch.randn(items, tastes, generator=draw)
+    user = torch.randint(users, (rows,), generator=draw)
+    item = torch.randint(items, (rows,), generator=draw)
+    bias = torch.randn(users, generator=draw)[user] + torch.randn(items, generator=draw)[item]
+    given = (likes[user] * offers[item]).sum(1) + bias + 0.5 * torch.randn(rows, generator=draw)
+    return _split(user, item, (given - given.mean()) / given.std(), heldout=1000)
+
+
+@cache
+def point_sets(points: int = 24) -> Data:
+    """Sets of points in the plane: on a circle, on a square's edge, or on a cross, turned, stretched and noisy."""
+    draw = torch.Generator().manual_seed(7)
+    rows = 2400
+    label = torch.randint(3, (rows,), generator=draw)
+    angle = 2 * math.pi * torch.rand(rows, points, generator=draw)
+    circle = torch.stack([angle.cos(), angle.sin()], -1)
+    square = circle / circle.abs().amax(-1, keepdim=True)
+    along = 2 * torch.rand(rows, points, generator=draw) - 1
+    arm = torch.rand(rows, points, generator=draw).round()
+    cross = torch.stack([along * arm, along * (1 - arm)], -1)
+    shape = torch.stack([circle, square, cross])[label, torch.arange(rows)]
+    turn = 2 * math.pi * torch.rand(rows, 1, generator=draw)
+    x, y = shape.unbind(-1)
+    turned = torch.stack([turn.cos() * x - turn.sin() * y, turn.sin() * x + turn.cos() * y], -1)
+    size = 0.7 + 0.6 * torch.rand(rows, 1, 1, generator=draw)
+    return _split(size * turned + 0.1 * torch.randn(rows, points, 2, generator=draw), label, heldout=400)

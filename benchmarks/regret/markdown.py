@@ -15,9 +15,9 @@ from benchmarks.regret.report import (
     calibration,
     false_switches,
     spent,
+    suite,
 )
 from benchmarks.regret.store import Store
-from benchmarks.regret.tasks import TASKS
 
 TARGETS = {"median": 0.05, "p90": 0.20, "worse": 0.03, "false": 0.10, "sweep": 0.10, "beyond": 0.25}
 
@@ -161,23 +161,27 @@ def tasks_table(results: Results) -> str:
     return _table(("task", "family", "null", "default", "best", "best scheme", "advice", "regret"), rows)
 
 
-def render(results: Results, store: Store) -> str:
-    """The whole report."""
-    trainings, hours = 0, 0.0
-    for task in TASKS.values():
+def introduction(results: Results, store: Store, *, unseen: bool) -> str:
+    """What was trained, what was asked, and what the figures mean."""
+    trainings, hours, tasks = 0, 0.0, suite(unseen=unseen)
+    for task in tasks.values():
         curves = store.curves(task)
         trainings += len(curves)
         hours += sum(c.seconds + c.fill_seconds for c in curves.values()) / 3600
-    done = f"{len(results.tables)} of {len(TASKS)} tasks have their whole pool trained"
-    intro = (
-        f"{done} ({trainings} full trainings, {hours:.2f} processor hours); on those the advisor was asked "
-        f"{len(results.advice)} times. Regret: 0 is the best of the pool, 1 is torch's default; over the "
-        f"{len(results.tables) - len(results.null)} tasks that are not null. Brackets: 95% intervals over tasks and "
-        "seeds. *Lost to advice*: a method's mean regret less the advisor's on the same tasks."
+    return (
+        f"{len(results.tables)} of {len(tasks)} tasks have their whole pool trained ({trainings} full trainings, "
+        f"{hours:.2f} processor hours); on those the advisor was asked {len(results.advice)} times. Regret: 0 is the "
+        f"best of the pool, 1 is torch's default; over the {len(results.tables) - len(results.null)} tasks that are "
+        "not null. Brackets: 95% intervals over tasks and seeds. *Lost to advice*: a method's mean regret less the "
+        "advisor's on the same tasks."
     )
+
+
+def render(results: Results, unseen: Results, store: Store) -> str:
+    """The whole report: the suite, then the unseen tasks by the same figures."""
     parts = [
         "# Is the advice true after full training?",
-        intro,
+        introduction(results, store, unseen=False),
         methods_table(results) if results.tables else "Nothing is complete yet.",
         "## Targets",
         targets_table(results),
@@ -194,4 +198,19 @@ def render(results: Results, store: Store) -> str:
         "## Tasks",
         tasks_table(results),
     ]
+    if unseen.tables:
+        parts += [
+            "# On tasks made afterwards",
+            "Other architectures than those above, made after the advisor: nothing of it was chosen by their results. "
+            + introduction(unseen, store, unseen=True),
+            methods_table(unseen),
+            "## Targets there",
+            targets_table(unseen),
+            "## How well can be chosen there at all?",
+            limits_table(unseen),
+            "## Is the stated confidence right there?",
+            calibration_table(unseen),
+            "## These tasks",
+            tasks_table(unseen),
+        ]
     return "\n\n".join(parts) + "\n"

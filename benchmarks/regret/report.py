@@ -17,6 +17,7 @@ from benchmarks.regret.methods import DEFAULT_SHARE, METHODS, Method, cost, name
 from benchmarks.regret.pool import SEEDS
 from benchmarks.regret.store import CURRENT_DIGEST, Key, Store
 from benchmarks.regret.table import Losses, Table, best_elsewhere, build, excess, is_null, standard_error, usable
+from benchmarks.regret.task import Task
 from benchmarks.regret.tasks import TASKS
 
 ADVISED = "initadvisor"
@@ -91,9 +92,14 @@ class Results:
     limits: list[Limit]
 
 
-def complete_tables(store: Store) -> dict[str, Table]:
-    """All tasks whose pool is complete."""
-    built = {name: build(task, store) for name, task in TASKS.items()}
+def suite(*, unseen: bool = False) -> dict[str, Task]:
+    """The tasks of the suite, or those made after the advisor."""
+    return {name: task for name, task in TASKS.items() if task.unseen == unseen}
+
+
+def complete_tables(store: Store, *, unseen: bool = False) -> dict[str, Table]:
+    """All tasks of the suite, or of the unseen ones, whose pool is complete."""
+    built = {name: build(task, store) for name, task in suite(unseen=unseen).items()}
     return {name: table for name, table in built.items() if table is not None}
 
 
@@ -129,9 +135,9 @@ def _methods(tables: Mapping[str, Table]) -> dict[str, Method]:
     return METHODS | {f"{name} everywhere": named(name) for name in common}
 
 
-def gather(store: Store, *, resamples: int | None = None) -> Results:
-    """Everything measured so far, compared."""
-    tables = complete_tables(store)
+def gather(store: Store, *, unseen: bool = False, resamples: int | None = None) -> Results:
+    """Everything measured so far on the suite, or on the unseen tasks, compared."""
+    tables = complete_tables(store, unseen=unseen)
     null = frozenset(name for name, table in tables.items() if is_null(table))
     scored = [
         row
@@ -346,7 +352,7 @@ def main(folder: Path | None = None) -> None:
 
     store = Store() if folder is None else Store(folder)
     results = gather(store)
-    text = render(results, store)
+    text = render(results, gather(store, unseen=True), store)
     (store.folder / "report.md").write_text(text)
     if results.tables:
         draw(results, store.folder / "regret.png")

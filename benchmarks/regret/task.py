@@ -41,6 +41,7 @@ class Task:
         on_model: which of the two.
         clip_norm: gradient-norm bound of the training.
         expected_null: we expect that nothing beats the default beyond noise; the report measures whether it is so.
+        unseen: made after the advisor; nothing of it was chosen by this task's results, and it is reported apart.
         version: raise it when anything above changes: results of another version are not used.
     """
 
@@ -56,6 +57,7 @@ class Task:
     on_model: bool = False
     clip_norm: float | None = None
     expected_null: bool = False
+    unseen: bool = False
     version: int = 1
 
     def loader(self, seed: int) -> DataLoader[tuple[torch.Tensor, ...]]:

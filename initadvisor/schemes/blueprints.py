@@ -34,6 +34,7 @@ STRUCTURE = (
     "recurrent_input",
     "forget_bias",
     "second_bias",
+    "embedding_offset",
     "embedding_unit",
     "embedding_tied",
     "position",
@@ -120,6 +121,11 @@ def _transformer(style: NormStyle) -> Callable[[ModelSpec, Batch | None], bool]:
 
 def _language(spec: ModelSpec, batch: Batch | None) -> bool:
     return reading.is_transformer(spec) and bool(spec.with_role(Role.EMBEDDING))
+
+
+def _tables(spec: ModelSpec, batch: Batch | None) -> bool:
+    """Tables that start no transformer: factor models, recommenders, categories of tabular data, recurrent nets."""
+    return not reading.is_transformer(spec) and bool(spec.with_role(Role.EMBEDDING))
 
 
 def _plain_convolutions(spec: ModelSpec, batch: Batch | None) -> bool:
@@ -272,6 +278,20 @@ RULE_BLUEPRINTS: tuple[Blueprint, ...] = (
         1.02,
         context=Context(stack=SMALL_STACK),
         applies=_plain_dense,
+    ),
+    Blueprint(
+        "rules_small_tables",
+        "as rules_orthogonal, with tables N(0, .01), as in factor models",
+        0.89,
+        front=("embedding_factor",),
+        applies=_tables,
+    ),
+    Blueprint(
+        "rules_unit_rows",
+        "as rules_orthogonal, with tables whose rows have norm 1",
+        0.81,
+        front=("embedding_offset", "embedding_row_norm"),
+        applies=_tables,
     ),
     Blueprint(
         "delta_orthogonal",

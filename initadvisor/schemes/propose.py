@@ -106,7 +106,7 @@ def propose_from_spec(
         loss: of the training, where it is known; without one, schemes that descend on it need a batch with a target.
 
     Returns:
-        8 to 24 schemes no two of which would draw the same: ``current``, ``torch_default``, then by prior belief.
+        Up to 24 schemes no two of which would draw the same: ``current``, ``torch_default``, then by prior belief.
     """
     spec = protect_spec(spec, model, protect)
     one = first_batch(model, batch) if batch is not None else None

@@ -1,4 +1,4 @@
-"""Before any step: drop what is broken at its first forward and backward pass, and what another scheme already is."""
+"""Before any step: drop what is broken at its first pass, and what another scheme or the model already is."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from initadvisor.data import tensors_in
 from initadvisor.losses import first_line
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.trials.loop import drawn_model, trial_process
+from initadvisor.trials.redraw import is_redraw
 from initadvisor.trials.streams import derive_step, seed_all
 from initadvisor.trials.task import TrainingTask
-from initadvisor.types import CURRENT
+from initadvisor.types import CURRENT, TORCH_DEFAULT
 
 EXPLODED = 1e6
 """Loss, in multiples of the lowest first loss of all candidates, from which a start is hopeless: an optimizer that
@@ -50,8 +51,9 @@ def gate(task: TrainingTask, schemes: Sequence[Scheme], seed: int) -> tuple[Pass
     """Look at the first forward and backward pass of every scheme, without a step.
 
     Dropped are: an error while filling, a loss or gradient that is not finite, no gradient anywhere, a loss out of all
-    proportion, and a duplicate of an earlier scheme. The weights as they came are never dropped; zeros that leave part
-    of a net without gradient at first (residual branches, output layers) are on purpose and pass.
+    proportion, a duplicate of an earlier scheme, and torch's default where the weights as they came are just that:
+    another draw of the same wins by chance alone. The weights as they came are never dropped; zeros that leave part of
+    a net without gradient at first (residual branches, output layers) are on purpose and pass.
 
     Args:
         task: the training.
@@ -84,7 +86,10 @@ def _look(task: TrainingTask, scheme: Scheme, seed: int) -> Passed:
     except Exception as error:  # noqa: BLE001 - a scheme that does not fit is dropped with its own words
         return Passed(scheme.name, math.inf, f"{type(error).__name__}: {first_line(error)}", "")
     value, seconds = float(loss.detach()), time.perf_counter() - began
-    return Passed(scheme.name, value, _fault(task, model, value), _digest(model), seconds)
+    fault = _fault(task, model, value)
+    if not fault and scheme.name == TORCH_DEFAULT and is_redraw(task.member(), model):
+        fault = "the weights as they came are already drawn like this"
+    return Passed(scheme.name, value, fault, _digest(model), seconds)
 
 
 def _fault(task: TrainingTask, model: nn.Module, loss: float) -> str:

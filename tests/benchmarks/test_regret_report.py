@@ -208,12 +208,29 @@ def test_the_whole_report_is_written(store):
     report.main(store.folder)
     text = (store.folder / "report.md").read_text()
     assert "6 of" in text
+    assert "made afterwards" not in text
     assert "| **initadvisor** |" in text
     assert all(name in text for name in NAMES)
     assert (store.folder / "regret.png").stat().st_size > 1000
     assert json.loads((store.folder / "proposals.json").read_text()).keys() == set(NAMES)
 
 
+def test_unseen_tasks_are_reported_apart(store, results):
+    name = next(n for n, t in TASKS.items() if t.unseen)
+    fill(store, name)
+    append_line(store.folder / "advice.jsonl", advice(name, "switch", "kaiming", "kkk"))
+    again, apart = report.gather(store, resamples=20), report.gather(store, unseen=True, resamples=20)
+    assert again.tables.keys() == results.tables.keys()
+    assert line(again, "initadvisor").mean.value == line(results, "initadvisor").mean.value
+    assert apart.tables.keys() == {name}
+    assert line(apart, "initadvisor").mean.value == pytest.approx(0.5)
+    text = render(again, apart, store)
+    before, after = text.split("# On tasks made afterwards")
+    assert f"| {name} |" in after
+    assert f"| {name} |" not in before
+
+
 def test_nothing_measured_yet_is_said(tmp_path):
     store = Store(tmp_path)
-    assert "Nothing is complete yet" in render(report.gather(store, resamples=10), store)
+    nothing = report.gather(store, resamples=10)
+    assert "Nothing is complete yet" in render(nothing, nothing, store)

@@ -86,6 +86,7 @@ VISION = spec_of(
 HEAD = weight("head", (10, 8), Role.OUTPUT)
 SINE = weight("s", (16, 16), activation="sin", input_activation="sin", activation_args=(("omega", 20.0),))
 TABLE = weight("table", (100, 16), Role.EMBEDDING, module_type="Embedding", op="embedding")
+OFFSET = replace(TABLE, path="offset", shape=(100, 1))
 TIED = spec_of(TABLE, weight("head", (100, 16), Role.OUTPUT, tied_to="table"))
 UNTIED = spec_of(TABLE, HEAD)
 SCALE = ParamSpec("scale", (), torch.float32, Role.BRANCH_SCALE, op="mul")
@@ -163,6 +164,8 @@ ROWS: dict[str, Row] = {
     "subln": Row(branch(OUT, 8, NormStyle.INNER_NORM), "out", is_("variance_scaling", LN_2L)),
     "embedding_unit": at(UNTIED, "table", is_("normal", std=1.0)),
     "embedding_tied": at(TIED, "table", is_("normal", std=0.25)),
+    "embedding_factor": at(UNTIED, "table", is_("normal", std=0.01)),
+    "embedding_offset": at(spec_of(TABLE, OFFSET), "offset", is_("normal", std=0.01)),
     "embedding_small": at(UNTIED, "table", is_("normal", std=0.02)),
     "embedding_row_norm": at(UNTIED, "table", is_("normal", std=0.25)),
     "position": lone(replace(TABLE, role=Role.POSITION), is_("trunc_normal", std=0.02)),

@@ -13,6 +13,7 @@ from torch import nn
 from initadvisor.graph.analyze import analyze
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.propose import propose_from_spec
+from initadvisor.schemes.rules import registry
 from initadvisor.schemes.scheme import Scheme, SchemeKind
 from initadvisor.types import CURRENT, TORCH_DEFAULT
 
@@ -377,3 +378,41 @@ def test_a_plain_cnn_may_start_as_the_identity_and_a_wide_saturating_stack_spars
     narrow = nn.Sequential(*(m for _ in range(4) for m in (nn.Linear(32, 32), nn.Tanh())), nn.Linear(32, 4))
     assert "sparse" not in read(narrow, torch.randn(4, 32))[1]
     assert "dirac" not in read(narrow, torch.randn(4, 32))[1]
+
+
+class Factors(nn.Module):
+    """Users times items, and what each adds."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.users, self.items = nn.Embedding(300, width), nn.Embedding(200, width)
+        self.user_offset, self.item_offset = nn.Embedding(300, 1), nn.Embedding(200, 1)
+
+    def forward(self, user: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
+        product = (self.users(user) * self.items(item)).sum(-1)
+        return product + (self.user_offset(user) + self.item_offset(item)).squeeze(-1)
+
+
+@pytest.mark.parametrize("width", [8, 64])
+def test_a_factor_model_may_start_with_small_tables_where_torchs_products_grow_with_the_width(width):
+    draw = torch.Generator().manual_seed(0)
+    batch = torch.randint(300, (4000,), generator=draw), torch.randint(200, (4000,), generator=draw)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Factors(width)
+    by_name = read(model, batch)[1]
+    size = {}
+    for name in (CURRENT, "rules_orthogonal", "rules_unit_rows", "rules_small_tables"):
+        copied = copy.deepcopy(model)
+        by_name[name].apply(copied, seed=1)
+        size[name] = float(copied(*batch).detach().std())
+    # Variance of the output: width products of the two variances, and two offsets; rows repeat, so a tenth is allowed.
+    assert size[CURRENT] == pytest.approx(math.sqrt(width + 2), rel=0.1)
+    assert size["rules_orthogonal"] == pytest.approx(math.sqrt(width), rel=0.1), "offsets are nearly zero"
+    assert size["rules_unit_rows"] == pytest.approx(width**-0.5, rel=0.1)
+    assert size["rules_small_tables"] < 0.02
+
+
+def test_tables_of_one_number_are_not_taken_for_offsets_where_there_is_nothing_wider():
+    spec = analyze(nn.Embedding(10, 1), torch.arange(10))
+    assert not registry.get("embedding_offset").match(spec.params[0], spec)

@@ -12,10 +12,13 @@ from fakes import SPEC, Fill, blobs, current, tanh_mlp, xavier
 from torch import nn
 
 from initadvisor.errors import InputError
+from initadvisor.graph.analyze import analyze
+from initadvisor.schemes.propose import torch_default_scheme
 from initadvisor.trials.progress import Progress
 from initadvisor.trials.race import run_race
 from initadvisor.trials.result import RaceResult, Status, Verdict
 from initadvisor.trials.task import TrainingTask, make_task
+from initadvisor.types import TORCH_DEFAULT
 
 SGD = torch.optim.SGD
 
@@ -206,6 +209,20 @@ def test_the_gate_drops_what_cannot_start_and_duplicates_but_never_the_current_w
     assert "not finite" in gated["nan"]
     assert {e.scheme for e in result.ranking} == {s.name for s in schemes}
     assert result.decision.scheme == "fine"
+
+
+@pytest.mark.parametrize(("scale", "left"), [(1.0, True), (1.5, False)])
+def test_torchs_default_takes_no_part_where_the_weights_are_just_that(scale: float, left: bool) -> None:
+    """Another draw of the same distribution would win now and then, and nobody would be helped."""
+    model = nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 3))
+    with torch.no_grad():
+        model[2].weight.mul_(scale)
+    batch = torch.randn(16, 4)
+    default = torch_default_scheme(analyze(model, batch))
+    result = race(task_of(model), [current(), default, xavier("other")])
+    entry = next(e for e in result.ranking if e.scheme == TORCH_DEFAULT)
+    assert (entry.status is Status.GATED) == left
+    assert ("already drawn like this" in entry.why) == left
 
 
 def test_nothing_of_the_process_or_the_model_changes() -> None:

@@ -17,6 +17,10 @@ _CLASS_TOKEN_STD = 1e-6
 """Standard deviation of the class token in the widely used ViT code: practically zero, but not symmetric."""
 
 
+_FACTOR_STD = 0.01
+"""Standard deviation of the tables of factor models in He et al. 2017 (section 4.1)."""
+
+
 def _width(param: ParamSpec) -> int:
     return param.shape[-1] if param.shape else 1
 
@@ -47,6 +51,28 @@ def _small(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     )
 
 
+def _factor(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    return Proposal(
+        normal(param, _FACTOR_STD),
+        f"what is looked up is a sum of small corrections at first: products of N(0, 1) rows of width {_width(param)} "
+        f"would be of size √{_width(param)}",
+    )
+
+
+def _is_offset(param: ParamSpec, spec: ModelSpec) -> bool:
+    """One number a row beside wider tables: what a user or an item adds."""
+    return (
+        param.role is Role.EMBEDDING
+        and _width(param) == 1
+        and any(_width(p) > 1 and p.role is Role.EMBEDDING for p in spec.params)
+    )
+
+
+def _offset(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    # Not exactly zero: should it be a factor after all, zero beside zero would never train.
+    return Proposal(normal(param, _FACTOR_STD), "one number a row, added like a bias: practically zero")
+
+
 def _position(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     tables = [p for p in spec.params if p.role is Role.EMBEDDING]
     if tables and all(_untied(p, spec) for p in tables):
@@ -75,6 +101,9 @@ def _dim_scaled(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal
 
 
 RULES = (
+    Rule(
+        "embedding_offset", _is_offset, _offset, "tables of one number a row, beside wider ones: N(0, .01)", ("he2017",)
+    ),
     Rule("embedding_unit", _untied, _unit, "token tables with a head of their own: N(0, 1)", ("xiong2020",)),
     Rule(
         "embedding_tied",
@@ -89,6 +118,13 @@ RULES = (
         _small,
         "token tables: N(0, .02)",
         ("radford2019", "devlin2019"),
+    ),
+    Rule(
+        "embedding_factor",
+        lambda p, s: p.role is Role.EMBEDDING,
+        _factor,
+        "tables of factor models: N(0, .01)",
+        ("he2017",),
     ),
     Rule(
         "embedding_row_norm",
