@@ -176,6 +176,7 @@ class Stack:
         self.carried = {n: torch.stack([t[n] for t in tensors]) for n, _ in named if n not in self.active}
         self.rates = {lr: _Rates(task, self.model, lr, self.begin) for lr in dict.fromkeys(s.key.lr for s in states)}
         self._runs = _runs([s.key.lr for s in states])
+        self._lengths = [run.members.stop - run.members.start for run in self._runs]
         self._begun = False
         self._arm()
 
@@ -312,8 +313,10 @@ class Stack:
             self._lie_like(gradients)
         for (name, p), gradient in zip(self.active.items(), gradients, strict=True):
             alike = gradient if gradient.stride() == p.stride() else torch.empty_like(p).copy_(gradient)
-            for run, part in zip(self._runs, self._parts[name], strict=True):
-                part.grad = alike[run.members].permute(self._axes[name])
+            # One call for all runs: a view for each, by itself, is a tenth of the step of a deep MLP.
+            views = torch.split(alike.permute(self._axes[name]), self._lengths)
+            for part, view in zip(self._parts[name], views, strict=True):
+                part.grad = view
         for (owner, lr), group in zip(self._owners, self.optimizer.param_groups, strict=True):
             group["lr"] = self.rates[lr].now[owner]
         self.optimizer.step()
