@@ -34,9 +34,6 @@ RACE_RATES = 2
 CONFIRM_EVALS = 12
 """Evaluations of a confirming training: finds the best checkpoint to a twelfth, for a few percent."""
 
-RATE_SEEDS = 2
-"""Fresh seeds on which the current weights run at another rate than the compared one, should they be kept."""
-
 SWEEP_SEEDS = 4
 """Seeds of the full sweep that a cost is a share of: what a careful grid search would use."""
 
@@ -82,7 +79,9 @@ class Plan:
         first_look: seeds after which a clear case is settled.
         length: full length, or the one assumed.
         control_rates: rates of the current weights that are confirmed at most, the others than the best on
-            :data:`RATE_SEEDS` only.
+            ``rate_seeds`` only.
+        rate_seeds: fresh seeds on which the current weights run at other rates than the compared one, should they be
+            kept.
     """
 
     candidates: int
@@ -95,6 +94,7 @@ class Plan:
     first_look: int
     length: int
     control_rates: int = 1
+    rate_seeds: int = 1
 
     @property
     def steps(self) -> int:
@@ -115,7 +115,7 @@ class Plan:
     @property
     def confirm_members(self) -> int:
         """Confirming trainings at most."""
-        return 2 * self.confirm_seeds + (self.control_rates - 1) * min(RATE_SEEDS, self.first_look, self.confirm_seeds)
+        return 2 * self.confirm_seeds + (self.control_rates - 1) * self.rate_seeds
 
     def steps_to(self, count: int) -> int:
         """Optimizer steps of the first ``count`` rungs."""
@@ -146,6 +146,7 @@ class Level:
         confirm_seeds: fresh seeds at most. Five are the fewest with which an exact binomial test reaches 4%.
         first_look: seeds after which a clear case is settled.
         control_rates: rates of the current weights that are confirmed at most, where the case is not clear.
+        rate_seeds: fresh seeds of each but the first; none above ``first_look``.
     """
 
     shares: tuple[float, ...]
@@ -157,20 +158,21 @@ class Level:
     confirm_seeds: int
     first_look: int
     control_rates: int
+    rate_seeds: int
 
 
 LEVELS = {
     "fast": Level(
         shares=(0.05, 0.10, 0.20), draws=1, first_draws=1, last=6, refine=0,
-        confirm_share=0.5, confirm_seeds=5, first_look=3, control_rates=1,
+        confirm_share=0.5, confirm_seeds=5, first_look=3, control_rates=1, rate_seeds=1,
     ),
     "standard": Level(
         shares=(0.05, 0.10, 0.20, 0.50), draws=2, first_draws=1, last=2, refine=0,
-        confirm_share=1.0, confirm_seeds=7, first_look=3, control_rates=2,
+        confirm_share=1.0, confirm_seeds=7, first_look=3, control_rates=2, rate_seeds=2,
     ),
     "thorough": Level(
         shares=(0.10, 0.20, 0.40, 0.80), draws=3, first_draws=3, last=3, refine=12,
-        confirm_share=1.0, confirm_seeds=7, first_look=4, control_rates=3,
+        confirm_share=1.0, confirm_seeds=7, first_look=4, control_rates=3, rate_seeds=4,
     ),
 }  # fmt: skip
 """Horizons follow the measurements of how far ahead a short training sees: a pick at 5, 10, 20% of training has a
@@ -207,6 +209,7 @@ def build_plan(level: Level, scale: float, *, candidates: int, rates: int, lengt
         level.first_look,
         length,
         min(rates, level.control_rates),
+        level.rate_seeds,
     )
 
 

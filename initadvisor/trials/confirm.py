@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from initadvisor.trials.budget import RATE_SEEDS
 from initadvisor.trials.decide import FIRST_ALPHA, LAST_ALPHA, Finding, Pair, decide, smallest_effect
 from initadvisor.trials.member import MemberKey, MemberState
 from initadvisor.trials.result import Verdict
@@ -15,7 +14,7 @@ from initadvisor.trials.standings import Standing
 CLOSE_SHARE = 0.2
 """A rate of the current weights that is behind their best by less than this share of its held-out loss is not behind
 for sure. In 1,296 full trainings of the defaults of 36 tasks (12 seeds, 3 rates), drawn anew as trials 1,440 times,
-a share of .2 with :data:`RATE_SEEDS` and :data:`RUNG_WEIGHT` kept weights at a rate that is worse than their best by
+a share of .2 with two seeds and :data:`RUNG_WEIGHT` kept weights at a rate that is worse than their best by
 more than a standard error in 13% of draws, for 1.5 trainings; a share of .5, three seeds and no weight in 15%, for
 2.5."""
 
@@ -66,7 +65,7 @@ class Confirmation:
 
     A few seeds settle the clear cases; where the challenger is ahead and it is not clear, both train on all. Both run
     at the rate the rungs found best: to let one of them choose again on the seeds that judge would favour it. Only when
-    the current weights are to be kept do they run at their other rates, on :data:`RATE_SEEDS` seeds, since what is kept
+    the current weights are to be kept do they run at their other rates, on ``rate_seeds`` of them, since what is kept
     is kept at a rate, too.
 
     Attributes:
@@ -74,6 +73,7 @@ class Confirmation:
         challenger: who is confirmed, at its best rate.
         seeds: all that may be used.
         first: seeds of the first look.
+        rate_seeds: seeds of it on which rates of the current weights are compared, should they be kept.
         horizon: steps of each training.
         initial: held-out loss of the current weights before training.
         fold_of: which rows a seed is scored on.
@@ -86,6 +86,7 @@ class Confirmation:
     challenger: Standing
     seeds: tuple[int, ...]
     first: int
+    rate_seeds: int
     horizon: int
     initial: float
     fold_of: Mapping[int, int]
@@ -163,7 +164,7 @@ class Confirmation:
 
     @property
     def _rate_seeds(self) -> tuple[int, ...]:
-        return self.seeds[: min(RATE_SEEDS, self.first)]
+        return self.seeds[: self.rate_seeds]
 
     def _on_rate_seeds(self, runner: Standing) -> tuple[int, float]:
         """How often a runner died on the seeds that rates are compared on, and its mean loss there."""

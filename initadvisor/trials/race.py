@@ -335,6 +335,7 @@ class _Race:
             finalists[1],
             seeds=tuple(self._seeds("confirm", plan.confirm_seeds)),
             first=plan.first_look,
+            rate_seeds=plan.rate_seeds,
             horizon=plan.confirm_steps,
             initial=self._initial_loss(),
             fold_of=self.task.fold_of,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -78,3 +80,12 @@ def test_bad_budgets(bad: object) -> None:
 
 def test_every_level_has_its_patience() -> None:
     assert set(LEVELS) == set(PATIENCE)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_rates_are_compared_on_seeds_that_the_first_look_has_seen(level: str) -> None:
+    """The compared rate is trained on no other for sure; and what that costs is in the plan."""
+    plan = read_budget(level).plan(candidates=12, rates=3, full_steps=3000, rate=None)
+    assert 1 <= plan.rate_seeds <= plan.first_look
+    fewer = replace(plan, control_rates=1)
+    assert plan.steps - fewer.steps == (plan.control_rates - 1) * plan.rate_seeds * plan.confirm_steps

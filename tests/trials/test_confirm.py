@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from initadvisor.trials.budget import RATE_SEEDS
 from initadvisor.trials.confirm import Confirmation, Wave, close, rates_to_confirm
 from initadvisor.trials.decide import ALPHA
 from initadvisor.trials.member import MemberKey, MemberState
@@ -31,6 +30,7 @@ class Bench:
     losses: Mapping[tuple[str, float], Sequence[float | None]]
     first: int = 3
     folds: int | None = None
+    rate_seeds: int = 2
     waves: list[Wave] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -44,6 +44,7 @@ class Bench:
             challenger,
             self.seeds,
             self.first,
+            self.rate_seeds,
             HORIZON,
             2.3,
             {} if self.folds is None else {s: s % self.folds for s in self.seeds},
@@ -125,6 +126,18 @@ def test_what_the_rungs_saw_counts_half_beside_fresh_seeds(rung: float, kept: fl
     assert bench.confirmation.kept.lr == kept
 
 
+def test_more_seeds_of_other_rates_are_more_to_choose_by() -> None:
+    """On two seeds the other rate is ahead by luck; on four it is behind."""
+    losses = {("current", 0.1): [1.0] * 7, ("current", 0.3): [0.8, 0.8, 1.4, 1.4] * 2, ("new", 0.1): [1.2] * 7}
+    kept = {}
+    for count in (2, 4):
+        bench = Bench(losses, first=4, rate_seeds=count)
+        assert bench.run() is Verdict.KEEP
+        assert bench.waves[-1].seeds == bench.seeds[:count]
+        kept[count] = bench.confirmation.kept.lr
+    assert kept == {2: 0.3, 4: 0.1}
+
+
 def test_whether_the_weights_do_as_well_is_read_from_fresh_seeds_alone() -> None:
     """The rungs chose the challenger; what they saw of it would count for it twice."""
     bench = unclear(other_rate=0.08)
@@ -158,7 +171,7 @@ def test_what_cannot_be_afforded_is_left_out() -> None:
     bench = Bench(losses)
     assert bench.run(may) is Verdict.UNDECIDED
     assert [len(w.seeds) for w in bench.waves] == [3]
-    assert asked == [2 * 4 * HORIZON, RATE_SEEDS * HORIZON]
+    assert asked == [2 * 4 * HORIZON, bench.rate_seeds * HORIZON]
 
 
 def test_a_stop_in_the_middle_is_judged_by_the_pairs_that_are_there() -> None:
