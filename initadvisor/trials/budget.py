@@ -37,6 +37,9 @@ CONFIRM_EVALS = 12
 SWEEP_SEEDS = 4
 """Seeds of the full sweep that a cost is a share of: what a careful grid search would use."""
 
+PLAY_OFF = 3
+"""Who meets on further draws after a refinement: the scheme that led, and at most two variants that look better."""
+
 PATIENCE = {"fast": 15.0, "standard": 45.0, "thorough": 300.0}
 """Seconds of trials that a budget in words may take; a plan that would take longer is halved until it fits."""
 
@@ -73,7 +76,8 @@ class Plan:
         rates: learning rates each enters with.
         draws: seeds of the last rung.
         rungs: in order.
-        refine: trainings of refined schemes, to the last rung's horizon.
+        refine: refined schemes, each trained to the last rung's horizon.
+        play_off: further draws, to the same horizon, of those refined schemes that look best and of the one that led.
         confirm_steps: length of the confirming trainings.
         confirm_seeds: fresh seeds of the confirmation at most.
         first_look: seeds after which a clear case is settled.
@@ -95,12 +99,13 @@ class Plan:
     length: int
     control_rates: int = 1
     rate_seeds: int = 1
+    play_off: int = 0
 
     @property
     def steps(self) -> int:
         """Optimizer steps it takes if nothing dies and nothing is clear early, summed over all members."""
         horizon = self.rungs[-1].steps if self.rungs else 0
-        refine = self.refine * self.draws * horizon
+        refine = (self.refine * self.draws + PLAY_OFF * self.play_off) * horizon
         return self.steps_to(len(self.rungs)) + refine + self.confirm_members * self.confirm_steps
 
     @property
@@ -141,7 +146,8 @@ class Level:
         draws: seeds of the rungs after the first.
         first_draws: seeds of the first rung, which everything takes part in.
         last: challengers that enter the last rung at most.
-        refine: trainings of refined schemes.
+        refine: refined schemes.
+        play_off: further draws of the best of them and of the one that led.
         confirm_share: length of the confirming trainings as a share of the full length.
         confirm_seeds: fresh seeds at most. Five are the fewest with which an exact binomial test reaches 4%.
         first_look: seeds after which a clear case is settled.
@@ -154,6 +160,7 @@ class Level:
     first_draws: int
     last: int
     refine: int
+    play_off: int
     confirm_share: float
     confirm_seeds: int
     first_look: int
@@ -163,15 +170,15 @@ class Level:
 
 LEVELS = {
     "fast": Level(
-        shares=(0.05, 0.10, 0.20), draws=1, first_draws=1, last=6, refine=0,
+        shares=(0.05, 0.10, 0.20), draws=1, first_draws=1, last=6, refine=0, play_off=0,
         confirm_share=0.5, confirm_seeds=5, first_look=3, control_rates=1, rate_seeds=1,
     ),
     "standard": Level(
-        shares=(0.05, 0.10, 0.20, 0.50), draws=2, first_draws=1, last=2, refine=0,
+        shares=(0.05, 0.10, 0.20, 0.50), draws=2, first_draws=1, last=2, refine=0, play_off=0,
         confirm_share=1.0, confirm_seeds=7, first_look=3, control_rates=2, rate_seeds=2,
     ),
     "thorough": Level(
-        shares=(0.10, 0.20, 0.40, 0.80), draws=3, first_draws=3, last=3, refine=12,
+        shares=(0.10, 0.20, 0.40, 0.80), draws=3, first_draws=3, last=3, refine=9, play_off=3,
         confirm_share=1.0, confirm_seeds=7, first_look=4, control_rates=3, rate_seeds=4,
     ),
 }  # fmt: skip
@@ -210,6 +217,7 @@ def build_plan(level: Level, scale: float, *, candidates: int, rates: int, lengt
         length,
         min(rates, level.control_rates),
         level.rate_seeds,
+        level.play_off,
     )
 
 

@@ -22,7 +22,7 @@ class MemberKey:
     """Who a member is; nothing else decides what it computes.
 
     Attributes:
-        phase: ``"rung"``, ``"refine"`` or ``"confirm"``.
+        phase: ``"rung"``, ``"refine"``, ``"playoff"`` or ``"confirm"``.
         scheme: name of what fills its weights.
         seed: of the draw, the data order and the dropout; members with equal seeds see the same.
         lr: base learning rate.

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any
 from initadvisor.errors import InputError
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.scheme import Scheme
-from initadvisor.trials.budget import CONFIRM_EVALS, LEVELS, SWEEP_SEEDS, Budget, Plan, Rung, read_budget, refit
+from initadvisor.trials.budget import (
+    CONFIRM_EVALS,
+    LEVELS,
+    PLAY_OFF,
+    SWEEP_SEEDS,
+    Budget,
+    Plan,
+    Rung,
+    read_budget,
+    refit,
+)
 from initadvisor.trials.clock import HARD_STOP, SECONDS_MARGIN, OutOfTimeError
 from initadvisor.trials.confirm import Confirmation, Wave, rates_to_confirm
 from initadvisor.trials.decide import CONFIDENCE, too_short_to_keep
@@ -322,6 +332,26 @@ class _Race:
             self.log.finish(keys[0], found.status, found.score, found.why)
             self.contest.add(found)
             self._forget_checkpoints(everything=True)
+        self._play_off(horizons)
+
+    def _play_off(self, horizons: Sequence[int]) -> None:
+        """The best variants and the best that is none on further draws: the least of many scores is partly luck."""
+        assert self.plan is not None
+        draws, more = self.plan.draws, self.plan.play_off
+        contenders = self.contest.contenders({s.name for s in self.refined_schemes}, PLAY_OFF) if more else []
+        runners = [(s.scheme, s.lr) for s in contenders]
+        seeds = self._seeds("rung", draws + more)[draws:]
+        keys = [MemberKey("playoff", scheme, seed, lr) for scheme, lr in runners for seed in seeds]
+        if not keys:
+            return
+        message = f"the best refined schemes against the one that led: {more} draws more"
+        self._advance(keys, horizons[-1], horizons, message)
+        for scheme, lr in runners:
+            states = [s for k, s in self.states.items() if (k.scheme, k.lr) == (scheme, lr) and k.phase != "confirm"]
+            found = standing(scheme, lr, states, horizons[-1], self.plan.length)
+            self.contest.update(found)
+            self.log.finish(MemberKey("playoff", scheme, 0, lr), found.status, found.score, found.why)
+        self._forget_checkpoints(everything=True)
 
     def _run_confirmation(self) -> None:
         assert self.plan is not None

@@ -58,7 +58,7 @@ class TrialResult:
         scheme: name of the scheme.
         lr: base learning rate.
         seed: of weights, data order and dropout.
-        phase: ``"gate"``, ``"rung"``, ``"refine"`` or ``"confirm"``.
+        phase: ``"gate"``, ``"rung"``, ``"refine"``, ``"playoff"`` or ``"confirm"``.
         status: how it ended.
         steps: optimizer steps done.
         train_loss: one value per step.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from initadvisor.schemes.scheme import Scheme
@@ -160,17 +160,35 @@ class Contest:
 
     def add(self, found: Standing) -> None:
         """Take in a refined scheme that has been trained as long as those that are left."""
-        runner = (found.scheme, found.lr)
         if math.isfinite(found.score):
-            self.alive.append(runner)
-            self.latest[runner] = replace(found, why="refined from the leader")
+            self.alive.append((found.scheme, found.lr))
+            self.latest[found.scheme, found.lr] = replace(found, why="refined from the leader")
         else:
+            self.left[found.scheme, found.lr] = found
+
+    def contenders(self, refined: Container[str], most: int) -> list[Standing]:
+        """The best challenger that is not refined and the refined ones ahead of it, so many in all, best first.
+
+        Empty where none is ahead, or no other is left.
+        """
+        ranked = self.challengers()
+        place = next((i for i, s in enumerate(ranked) if s.scheme not in refined), 0)
+        return [*ranked[: min(place, most - 1)], ranked[place]] if place else []
+
+    def update(self, found: Standing) -> None:
+        """What further draws showed of one that is left; it leaves if one of them died."""
+        runner = (found.scheme, found.lr)
+        before = self.latest.pop(runner)
+        if math.isfinite(found.score):
+            self.latest[runner] = replace(found, why=before.why)
+        else:
+            self.alive.remove(runner)
             self.left[runner] = found
 
     def best_of(self, scheme: str) -> Standing | None:
         """The best standing of a scheme at its longest horizon."""
         found = [s for s in (*self.latest.values(), *self.left.values()) if s.scheme == scheme]
-        return min(found, key=lambda s: (-s.horizon, s.score, s.heldout), default=None)
+        return min(found, key=_place, default=None)
 
     def finalists(self) -> tuple[Standing, Standing] | None:
         """The current weights and the best challenger, each at its best rate; None where no challenger is left."""
@@ -180,20 +198,29 @@ class Contest:
     def controls(self) -> list[Standing]:
         """The current weights at every rate they were tried at, best first."""
         found = [s for s in (*self.latest.values(), *self.left.values()) if s.scheme == CURRENT]
-        return sorted(found, key=lambda s: (-s.horizon, s.score, s.heldout))
+        return sorted(found, key=_place)
 
     def challengers(self) -> list[Standing]:
-        """Challengers that took part in the last rung so far and came through, at every rate, best first."""
+        """Challengers that took part in the last rung so far and came through, at every rate, best first.
+
+        Those with more draws come before those with fewer: they were the best of them when the draws were added, and
+        their scores have lost the luck that the others' still have.
+        """
         everything = (*self.latest.values(), *self.left.values())
         last = max((s.horizon for s in everything), default=0)
         found = [s for s in everything if s.scheme != CURRENT and s.horizon == last and math.isfinite(s.score)]
-        return sorted(found, key=lambda s: (s.score, s.heldout))
+        return sorted(found, key=_place)
 
     def fate(self, scheme: str, lr: float, *, interrupted: bool) -> Status:
         """How a runner that did not die left."""
         if (scheme, lr) in self.left:
             return Status.PRUNED
         return Status.INTERRUPTED if interrupted and (scheme, lr) not in self.latest else Status.COMPLETED
+
+
+def _place(s: Standing) -> tuple[float, ...]:
+    """Key that sorts by how far one went, then by draws, then by score."""
+    return (-s.horizon, -s.draws, s.score, s.heldout)
 
 
 def _ordinal(number: int) -> str:
@@ -206,7 +233,7 @@ def ranking(
 ) -> tuple[RankingEntry, ...]:
     """Every candidate's standing: who went furthest first, then by score, then those that never trained."""
     faults = {p.scheme: p.fault for p in passed if p.fault}
-    entries: list[tuple[tuple[float, float, float], RankingEntry]] = []
+    entries: list[tuple[tuple[float, ...], RankingEntry]] = []
     for order, scheme in enumerate(schemes):
         best = contest.best_of(scheme.name)
         if best is None:
@@ -223,5 +250,5 @@ def ranking(
             scheme.name, best.lr, score, score - best.error, score + best.error, best.horizon, best.draws, best.status,
             best.why,
         )  # fmt: skip
-        entries.append(((0.0, -float(best.horizon), best.score), entry))
+        entries.append(((0.0, *_place(best)), entry))
     return tuple(entry for _, entry in sorted(entries, key=lambda pair: pair[0]))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from initadvisor.schemes.propose import propose_from_spec
 from initadvisor.schemes.scheme import Calibration, Scheme, SchemeKind
 from initadvisor.trials.race import run_race
 from initadvisor.trials.refine import HIGHEST, LOWEST, refinable, refined
-from initadvisor.trials.result import RaceResult
+from initadvisor.trials.result import RaceResult, Status
+from initadvisor.trials.standings import Contest, Standing
 from initadvisor.trials.study import StudyLog
 from initadvisor.trials.task import TrainingTask, make_task
 from initadvisor.types import CURRENT
@@ -91,4 +93,69 @@ def test_a_race_refines_its_leader_and_a_resumed_one_does_not_again(
     second = race(url)
     assert second.decision == first.decision
     assert second.refined == first.refined
+    assert second.cost.members == 0
+
+
+def at(scheme: str, score: float, draws: int = 3, lr: float = 0.1) -> Standing:
+    return Standing(scheme, lr, score, score, 0.0, 50, draws)
+
+
+def contest_of(*standings: Standing) -> Contest:
+    return Contest(alive=[(s.scheme, s.lr) for s in standings], latest={(s.scheme, s.lr): s for s in standings})
+
+
+def test_the_best_variants_meet_the_best_that_is_none() -> None:
+    variants = {"a×1", "a×2", "a×3", "a×4"}
+    found = contest_of(
+        at(CURRENT, 0.1),
+        at("a", 0.5),
+        at("a", 0.55, lr=0.3),
+        at("b", 0.45),
+        *(at(f"a×{i}", 0.5 - i / 10) for i in (1, 2, 3)),
+    )
+    assert [s.scheme for s in found.contenders(variants, 3)] == ["a×3", "a×2", "b"]
+    assert [s.scheme for s in found.contenders(variants, 9)] == ["a×3", "a×2", "a×1", "b"]
+    assert contest_of(at(CURRENT, 0.1), at("a", 0.3), at("a×1", 0.4)).contenders(variants, 3) == []
+
+
+def test_a_variant_that_was_lucky_is_not_put_forward() -> None:
+    """Further draws cost the two best their lead; the third, with the few draws that flatter it, does not inherit."""
+    found = contest_of(at(CURRENT, 1.0), at("a", 0.50), at("a×1", 0.30), at("a×2", 0.31), at("a×3", 0.32))
+    for scheme, score in (("a×1", 0.6), ("a×2", 0.7), ("a", 0.51)):
+        found.update(at(scheme, score, draws=6))
+    assert [s.scheme for s in found.challengers()] == ["a", "a×1", "a×2", "a×3"]
+    finalists = found.finalists()
+    assert finalists is not None
+    assert finalists[1].scheme == "a"
+
+
+def test_a_variant_that_dies_on_a_further_draw_leaves() -> None:
+    found = contest_of(at(CURRENT, 1.0), at("a", 0.50), at("a×1", 0.30))
+    found.update(at("a", 0.5, draws=6))
+    found.update(replace(at("a×1", math.inf, draws=6), status=Status.DIVERGED))
+    assert [s.scheme for s in found.challengers()] == ["a"]
+    assert found.fate("a×1", 0.1, interrupted=False) is Status.PRUNED
+
+
+def test_the_play_off_is_trained_and_a_resumed_race_does_not_train_it_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    level = replace(budget_module.LEVELS["fast"], refine=5, play_off=2)
+    monkeypatch.setitem(budget_module.LEVELS, "fast", level)
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    first = race(url)
+    met = [t for t in first.trials if t.phase == "playoff"]
+    names = {t.scheme for t in met}
+    variants = names & {s.name for s in first.refined}
+    assert 1 <= len(variants) <= 2
+    assert len(names) == len(variants) + 1
+    assert len(met) == 2 * len(names)
+    earlier = {t.seed for t in first.trials if t.phase in ("rung", "refine")}
+    confirmed = {t.seed for t in first.trials if t.phase == "confirm"}
+    assert len({t.seed for t in met}) == 2
+    assert not {t.seed for t in met} & (earlier | confirmed)
+    assert {e.draws for e in first.ranking if e.scheme in names} == {1 + 2}
+    assert first.decision.challenger in names
+    second = race(url)
+    assert second.decision == first.decision
     assert second.cost.members == 0
