@@ -130,7 +130,7 @@ class Contest:
         going: set[Runner] = set()
         for name in (CURRENT, *kept):
             fit = [s for s in by_scheme.get(name, []) if math.isfinite(s.score)] or by_scheme.get(name, [])[:1]
-            going |= {(s.scheme, s.lr) for s in fit[: rung.rates]}
+            going |= {(s.scheme, s.lr) for s in fit[: rung.control_rates if name == CURRENT else rung.rates]}
         place = {name: i + 1 for i, name in enumerate(challengers)}
         dropped = []
         for s in scores:

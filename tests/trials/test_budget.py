@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from initadvisor.errors import InputError
-from initadvisor.trials.budget import LEVELS, PATIENCE, plan_for_steps, read_budget, refit
+from initadvisor.trials.budget import LEVELS, PATIENCE, build_plan, plan_for_steps, read_budget, refit
 
 shapes = {"candidates": st.integers(1, 24), "rates": st.integers(1, 5), "length": st.integers(30, 20_000)}
 
@@ -89,3 +89,14 @@ def test_rates_are_compared_on_seeds_that_the_first_look_has_seen(level: str) ->
     assert 1 <= plan.rate_seeds <= plan.first_look
     fewer = replace(plan, control_rates=1)
     assert plan.steps - fewer.steps == (plan.control_rates - 1) * plan.rate_seeds * plan.confirm_steps
+
+
+def test_a_thorough_race_keeps_every_rate_of_the_current_weights() -> None:
+    """What it takes is in the plan: one rate more than of each challenger, in every rung after the first."""
+    plan = read_budget("thorough").plan(candidates=12, rates=3, full_steps=3000, rate=None)
+    assert [r.control_rates for r in plan.rungs] == [3] * len(plan.rungs)
+    fewer = replace(plan, rungs=tuple(replace(r, control_rates=2) for r in plan.rungs))
+    assert plan.steps - fewer.steps == plan.draws * (plan.rungs[-1].steps - plan.rungs[0].steps)
+    assert all(
+        r.control_rates == 2 for r in build_plan(LEVELS["thorough"], 1.0, candidates=9, rates=2, length=90).rungs
+    )

@@ -12,6 +12,7 @@ import initadvisor.trials.budget as budget_module
 from initadvisor.graph.analyze import analyze
 from initadvisor.schemes.propose import propose_from_spec
 from initadvisor.schemes.scheme import Calibration, Scheme, SchemeKind
+from initadvisor.trials.budget import Rung
 from initadvisor.trials.race import run_race
 from initadvisor.trials.refine import HIGHEST, LOWEST, refinable, refined
 from initadvisor.trials.result import RaceResult, Status
@@ -159,3 +160,13 @@ def test_the_play_off_is_trained_and_a_resumed_race_does_not_train_it_again(
     second = race(url)
     assert second.decision == first.decision
     assert second.cost.members == 0
+
+
+def test_the_current_weights_may_go_on_at_more_rates_than_challengers() -> None:
+    entered = [
+        at(name, score, lr=lr) for name in (CURRENT, "a", "b") for lr, score in ((0.1, 3.0), (0.3, 1.0), (1.0, 2.0))
+    ]
+    found = contest_of(*entered)
+    found.close_rung(entered, Rung(50, keep=1, rates=2, draws=3, control_rates=3), 0, 2)
+    assert sorted(found.alive) == [("a", 0.3), ("a", 1.0), *((CURRENT, lr) for lr in (0.1, 0.3, 1.0))]
+    assert [s.lr for s in found.controls()] == [0.3, 1.0, 0.1]
