@@ -37,8 +37,9 @@ from initadvisor.trials.batched import batching_of, step_seconds
 from initadvisor.trials.engine import Engine, processors
 from initadvisor.trials.loop import make_draw, trial_process
 from initadvisor.trials.member import MemberKey, MemberState
-from initadvisor.trials.stack import NotBatchableError, Stack
+from initadvisor.trials.stack import Stack
 from initadvisor.trials.task import TrainingTask, make_task
+from initadvisor.trials.weights import NotBatchableError
 
 MEMBERS = 32
 GAINS = (0.5, 0.7, 0.85, 1.0, 1.15, 1.3, 1.5)  # with the current weights: 8 schemes × 4 rates

@@ -15,8 +15,9 @@ from initadvisor.schemes.scheme import Scheme
 from initadvisor.trials.batched import batching_of, is_out_of_memory, step_seconds
 from initadvisor.trials.loop import Draw, Training, make_draw
 from initadvisor.trials.member import MemberKey, MemberState, load_tensors
-from initadvisor.trials.stack import Batching, NotBatchableError, Stack
+from initadvisor.trials.stack import Batching, Stack
 from initadvisor.trials.task import TrainingTask
+from initadvisor.trials.weights import NotBatchableError
 from initadvisor.types import CURRENT
 
 PROBED = (4, 16, 32)
