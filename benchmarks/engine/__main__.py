@@ -134,7 +134,7 @@ def chunk_sizes(task: TrainingTask) -> dict[str, float]:
             for size in CHUNKS:
                 rates = sorted(RATES[i % len(RATES)] for i in range(size))
                 states = [MemberState(MemberKey("probe", draw.scheme, 0, rate)) for rate in rates]
-                found[str(size)] = 1e3 * step_seconds(task, batching, states, [draw] * size, 3)[0] / size
+                found[str(size)] = 1e3 * step_seconds(task, batching, states, [draw] * size, 3) / size
         except (NotBatchableError, RuntimeError) as error:
             found["reason: " + str(error).splitlines()[0][:100]] = 0.0
     return found

@@ -175,15 +175,22 @@ def _train_stack(
 
 def step_seconds(
     task: TrainingTask, batching: Batching, states: Sequence[MemberState], draws: Sequence[Draw], steps: int
-) -> tuple[float, list[tuple[float, ...]]]:
-    """Seconds of the fastest stacked step of ``states`` (after one that warms up), and the losses of every step.
+) -> float:
+    """Seconds of the fastest stacked step of ``states``.
 
     Raises:
         NotBatchableError: or whatever the vectorised pass raises.
     """
-    stack = Stack(task, batching, states, [d.tensors for d in draws])
+    return time_steps(Stack(task, batching, states, [d.tensors for d in draws]), steps)[0]
+
+
+def time_steps(stack: Stack, steps: int) -> tuple[float, list[tuple[float, ...]]]:
+    """Seconds of the fastest of so many steps, after one that warms up, and the losses of all.
+
+    The first of them records; from two on, the fastest is a replay where the step can be replayed.
+    """
     losses = [tuple(stack.step(0).tolist())]
-    best, clock = float("inf"), step_clock(task.device)
+    best, clock = float("inf"), step_clock(stack.task.device)
     for index in range(steps):
         began = clock()
         losses.append(tuple(stack.step(index + 1).tolist()))

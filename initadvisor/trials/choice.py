@@ -12,7 +12,7 @@ import torch
 
 from initadvisor.losses import first_line
 from initadvisor.schemes.scheme import Scheme
-from initadvisor.trials.batched import batching_of, is_out_of_memory, step_seconds
+from initadvisor.trials.batched import batching_of, is_out_of_memory, step_seconds, time_steps
 from initadvisor.trials.loop import Draw, Training, make_draw
 from initadvisor.trials.member import MemberKey, MemberState, load_tensors
 from initadvisor.trials.stack import Batching, Stack
@@ -25,7 +25,7 @@ PROBED = (4, 16, 32)
 caches overflow."""
 
 PROBE_STEPS = 2
-"""Steps timed of each, after one that warms up."""
+"""Steps timed of each, after one that warms up: the first records the step, the second replays it."""
 
 PROBE_SHARE = 0.03
 """Part of the steps ahead that probing may cost. With .02, 32 trainings of 100 steps try no stack beyond 4 members, and
@@ -36,7 +36,7 @@ AGREEMENT = 1e-3
 1e-6; a training at the edge of chaos multiplies that about tenfold a step."""
 
 HOPELESS = 1.5
-"""Time per member of the smallest stack, in multiples of the loop's, from which larger stacks are not tried."""
+"""Time per member of a stack, in multiples of the loop's, from which larger stacks are not tried."""
 
 WORTH_STACKING = 0.9
 """Time per member of the best stack, as a share of the loop's, up to which it is taken: two timings differ by a few
@@ -138,29 +138,28 @@ def choose_batching(
         batching = batching_of(task)
         names = [CURRENT, *(n for n in schemes if n != CURRENT)][: PROBED[0]]
         states, draws = _members(task, schemes, names, seed)
-        spent = _check(task, batching, states, draws)
+        seconds, spent = _check(task, batching, states, draws)
     except Exception as error:  # noqa: BLE001 - whatever stands in the way of batching is the reason to loop
         reason = str(error) if isinstance(error, NotBatchableError) else f"{type(error).__name__}: {first_line(error)}"
         return Choice(text=f"{loop_text}; not batched: {reason[:160]}")
     limit = int(FREE_SHARE * free_memory(task.device) / max(1, batching.member_bytes) / max(1, workers))
-    timed: list[tuple[int, float]] = []
-    for size in PROBED:
+    timed = [(PROBED[0], seconds)] if PROBED[0] <= limit else []
+    for size in PROBED[1:]:
         cost = size * (PROBE_STEPS + 1)
-        if size > limit or spent + cost > PROBE_SHARE * ahead:
+        hopeless = not timed or timed[-1][1] / timed[-1][0] > HOPELESS * loop_seconds
+        if hopeless or size > limit or spent + cost > PROBE_SHARE * ahead:
             break
         many = sorted(
             ((states[i % len(states)], draws[i % len(states)]) for i in range(size)), key=lambda m: m[0].key.lr
         )
         try:
-            seconds, _ = step_seconds(task, batching, [s for s, _ in many], [d for _, d in many], PROBE_STEPS)
+            seconds = step_seconds(task, batching, [s for s, _ in many], [d for _, d in many], PROBE_STEPS)
         except Exception as error:
             if is_out_of_memory(error):
                 break
             raise
         spent += cost
         timed.append((size, seconds))
-        if seconds / size > HOPELESS * loop_seconds:
-            break
     if not timed or min(s / n for n, s in timed) > WORTH_STACKING * loop_seconds:
         tried = f", stacks take {1e3 * min(s / n for n, s in timed):.3g} ms" if timed else ""
         return replace(Choice(text=loop_text + tried), steps=spent)
@@ -181,14 +180,19 @@ def _members(
     return states, chosen
 
 
-def _check(task: TrainingTask, batching: Batching, states: Sequence[MemberState], draws: Sequence[Draw]) -> int:
-    """Compare losses and buffers of loop and stack over the first steps; gives back the steps this took.
+def _check(
+    task: TrainingTask, batching: Batching, states: Sequence[MemberState], draws: Sequence[Draw]
+) -> tuple[float, int]:
+    """Compare losses and buffers of loop and stack over the first steps.
+
+    Returns:
+        Seconds of the fastest stacked step, and steps taken.
 
     Raises:
         NotBatchableError: they differ.
     """
     stack = Stack(task, batching, states, [d.tensors for d in draws])
-    stacked = [tuple(stack.step(index).tolist()) for index in range(PROBE_STEPS + 1)]
+    seconds, stacked = time_steps(stack, PROBE_STEPS)
     taken = len(states) * len(stacked)
     for member, (state, draw) in enumerate(zip(states, draws, strict=True)):
         model = task.member()
@@ -210,4 +214,4 @@ def _check(task: TrainingTask, batching: Batching, states: Sequence[MemberState]
             apart = (own.double() - buffer.double()).norm() if not buffer.is_complex() else (own - buffer).abs().norm()
             if not apart <= AGREEMENT * max(float(buffer.abs().double().norm()), 1.0):
                 raise NotBatchableError(f"buffer {name} differs")
-    return taken
+    return seconds, taken

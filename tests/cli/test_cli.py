@@ -369,6 +369,8 @@ def test_ctrl_c_gives_the_advice_that_finished_trials_allow(folder: Path) -> Non
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         start_new_session=True,
+        # Under a shell's ``&`` this process ignores the signal, and a child would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     seen = process.stderr.readline()  # the first line of progress: trials have begun

@@ -266,10 +266,12 @@ def test_stacks_are_taken_only_where_clearly_faster(
 ) -> None:
     looped = 0.01
 
-    def timed(task: TrainingTask, batching: Any, states: Sequence[MemberState], *_: Any) -> tuple[float, list[Any]]:
-        return share * looped * len(states), []
+    def timed(stack: Stack, steps: int) -> tuple[float, list[Any]]:
+        return share * looped * len(stack.states), true_times(stack, steps)[1]
 
-    monkeypatch.setattr(choice_module, "step_seconds", timed)
+    true_times = batched.time_steps
+    for module in (batched, choice_module):
+        monkeypatch.setattr(module, "time_steps", timed)
     choice = choose_batching(task_of(tanh_mlp()), SCHEMES, 0, looped, 10**6, 1)
     assert (choice.batching is not None) == stacked
     assert ("stacks of up to" in choice.text) == stacked
