@@ -116,7 +116,7 @@ def through_engine(case: Case, task: TrainingTask, steps: int) -> tuple[float, f
     with Engine(task, SCHEMES, SPEC) as engine:
         engine.measured = (-1,)
         began = time.perf_counter()
-        engine.choose(0, MEMBERS * case.steps)
+        engine.choose(0, MEMBERS * case.steps, MEMBERS)
         probed = time.perf_counter() - began
         done = [s for group in engine.advance(states, steps, (steps,)) for s in group]
         seconds = time.perf_counter() - began

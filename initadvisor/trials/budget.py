@@ -116,6 +116,11 @@ class Plan:
         return self.steps_to(len(self.rungs)) + refine + self.confirm_members * self.confirm_steps
 
     @property
+    def side_by_side(self) -> int:
+        """Members that are trained at the same time, at most."""
+        return max(self.rung_members, self.confirm_members)
+
+    @property
     def rung_members(self) -> int:
         """Trainings that the rungs start."""
         total, draws, members = 0, 0, (self.candidates + 1) * self.rates

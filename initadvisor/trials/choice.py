@@ -121,7 +121,13 @@ def free_memory(device: torch.device) -> int:
 
 
 def choose_batching(
-    task: TrainingTask, schemes: Mapping[str, Scheme], seed: int, loop_seconds: float, ahead: int, workers: int
+    task: TrainingTask,
+    schemes: Mapping[str, Scheme],
+    seed: int,
+    loop_seconds: float,
+    ahead: int,
+    workers: int,
+    members: int | None = None,
 ) -> Choice:
     """Check that stacks agree with the loop, time a few sizes, and say what is fastest.
 
@@ -132,6 +138,8 @@ def choose_batching(
         loop_seconds: of one looped step.
         ahead: steps the race will take.
         workers: processes that will run at once, each with stacks of its own.
+        members: that will be trained side by side at most; no larger stack is tried than a worker's share of them
+            needs. None: not known.
     """
     loop_text = f"one member after another ({1e3 * loop_seconds:.3g} ms a step)"
     try:
@@ -147,7 +155,8 @@ def choose_batching(
     for size in PROBED[1:]:
         cost = size * (PROBE_STEPS + 1)
         hopeless = not timed or timed[-1][1] / timed[-1][0] > HOPELESS * loop_seconds
-        if hopeless or size > limit or spent + cost > PROBE_SHARE * ahead:
+        enough = members is not None and timed and timed[-1][0] * workers >= members
+        if hopeless or enough or size > limit or spent + cost > PROBE_SHARE * ahead:
             break
         many = sorted(
             ((states[i % len(states)], draws[i % len(states)]) for i in range(size)), key=lambda m: m[0].key.lr

@@ -185,18 +185,19 @@ class Engine:
         start = max(0.0, seconds[0] / begun - first * step)
         return Pace(start, step, scoring)
 
-    def choose(self, seed: int, ahead: int) -> None:
+    def choose(self, seed: int, ahead: int, members: int | None = None) -> None:
         """Decide by a probe whether members are batched, and how many at a time; the loop is what it is held against.
 
         Args:
             seed: of the probe.
             ahead: optimizer steps still to take; a probe costs at most :data:`PROBE_SHARE` of them.
+            members: that will be trained side by side at most; None where that is not known.
         """
         self.chosen = True
         if self.step_seconds is not None and ahead * self.step_seconds < WORTH_PROBING:
             return
         # The loop is timed again even where its pace is known: that one holds drawing, and waiting for other programs.
-        probe = Probe(seed, ahead, self.workers, self.step_seconds)
+        probe = Probe(seed, ahead, self.workers, members, self.step_seconds)
         found = self._probe_here(probe) if self._given is not None or self.workers == 1 else self._probe_there(probe)
         self.choice = found.choice
         self.steps += found.steps

@@ -85,12 +85,14 @@ class Probe:
         seed: of the draws.
         ahead: optimizer steps still to take; a probe may cost a small part of them.
         workers: processes that will run at once.
+        members: that will be trained side by side at most; None where that is not known.
         known: seconds of a looped step by an earlier measurement, for weights that break before one is timed.
     """
 
     seed: int
     ahead: int
     workers: int
+    members: int | None
     known: float | None
 
 
@@ -115,7 +117,7 @@ def run_probe(task: TrainingTask, schemes: Mapping[str, Scheme], probe: Probe) -
     looped = probe.known if looped is None else looped
     if looped is None:
         return Probed(Choice(), None, steps)
-    choice = choose_batching(task, schemes, probe.seed, looped, probe.ahead, probe.workers)
+    choice = choose_batching(task, schemes, probe.seed, looped, probe.ahead, probe.workers, probe.members)
     return Probed(choice, looped, steps + choice.steps)
 
 

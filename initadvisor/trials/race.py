@@ -181,7 +181,7 @@ class _Race:
             seed = derive(self.seed, "probe")
             self.engine.time_loop(seed)
             expected = make(budget, rate=self.engine.rate())
-            self.engine.choose(seed, expected.steps)
+            self.engine.choose(seed, expected.steps, expected.side_by_side)
             if budget.clock is not None:
                 by_clock = self._plan_by_clock(make, candidates)
                 self._keep_plan(by_clock)
@@ -241,7 +241,7 @@ class _Race:
         self._tell(phase, message)
         if todo and not self.engine.chosen:
             assert self.plan is not None
-            self.engine.choose(derive(self.seed, "probe"), self.plan.steps)
+            self.engine.choose(derive(self.seed, "probe"), self.plan.steps, self.plan.side_by_side)
         self.engine.measured = (derive(self.seed, phase, 0),)
         for done in self.engine.advance(todo, until, evals):
             for state in done:

@@ -365,7 +365,8 @@ class _Binder:
 
     def bind(self, call: _Call) -> tuple[Callable[..., Any], Take, Any, bool]:
         """What to call, how to take its arguments from the registers, where to put results, and if they are several."""
-        func, args = call.func, call.args
+        # An overload's own call does nothing but call this.
+        func, args = getattr(call.func, "_op", call.func), call.args
         if any(_takes(v) for v in call.kwargs.values()):
             func = partial(_with_options, func, len(args), tuple(call.kwargs))
             args = [*args, *call.kwargs.values()]

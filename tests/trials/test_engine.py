@@ -277,6 +277,25 @@ def test_stacks_are_taken_only_where_clearly_faster(
     assert ("stacks of up to" in choice.text) == stacked
 
 
+@pytest.mark.parametrize(
+    ("members", "workers", "tried"), [(None, 1, [4, 16, 32]), (8, 2, [4]), (9, 2, [4, 16]), (40, 2, [4, 16, 32])]
+)
+def test_no_larger_stack_is_tried_than_a_worker_can_fill(
+    monkeypatch: pytest.MonkeyPatch, members: int | None, workers: int, tried: list[int]
+) -> None:
+    sizes: list[int] = []
+
+    def timed(stack: Stack, steps: int) -> tuple[float, list[Any]]:
+        sizes.append(len(stack.states))
+        return 1e-9, true_times(stack, steps)[1]
+
+    true_times = batched.time_steps
+    for module in (batched, choice_module):
+        monkeypatch.setattr(module, "time_steps", timed)
+    choose_batching(task_of(tanh_mlp()), SCHEMES, 0, 1.0, 10**6, workers, members)
+    assert sizes == tried
+
+
 def test_waiting_is_not_a_step_s_time() -> None:
     """A step that is kept waiting, as by other programs, counts as long as it computes."""
 
