@@ -50,8 +50,18 @@ on a processor they agree to the last bit."""
 REFUSED_TAGS = {
     torch.Tag.data_dependent_output: "a number is read out of a tensor",
     torch.Tag.dynamic_output_shape: "a shape follows from content",
-    torch.Tag.inplace_view: "the shape of a tensor is changed in place",
 }
+
+RESHAPING = {
+    torch.ops.aten.as_strided_.default: torch.ops.aten.as_strided.default,
+    torch.ops.aten.transpose_.default: torch.ops.aten.transpose.int,
+    torch.ops.aten.t_.default: torch.ops.aten.t.default,
+    torch.ops.aten.squeeze_.default: torch.ops.aten.squeeze.default,
+    torch.ops.aten.squeeze_.dim: torch.ops.aten.squeeze.dim,
+    torch.ops.aten.squeeze_.dims: torch.ops.aten.squeeze.dims,
+    torch.ops.aten.unsqueeze_.default: torch.ops.aten.unsqueeze.default,
+}
+"""Operations that change the shape of a tensor in place, and those that give back a view of it instead."""
 
 NEW_MEMORY = ("aten::resize_", "aten::resize_as_", "aten::set_")
 """Operations that give a tensor other memory."""
@@ -185,7 +195,7 @@ class _Recorder(TorchDispatchMode):
         out = func(*args, **kwargs)
         if not self.refused:
             try:
-                self._note(func, *given, takes, out)
+                self._note(RESHAPING.get(func, func), *given, takes, out)
             except _Refused as refusal:
                 self.refuse(str(refusal))
         return out
@@ -249,6 +259,8 @@ def _changes(func: Any) -> bool:
 
 @functools.cache
 def _reason_by_tag(func: Any) -> str:
+    if torch.Tag.inplace_view in func.tags and func not in RESHAPING:
+        return "the shape of a tensor is changed in place"
     reasons = (reason for tag, reason in REFUSED_TAGS.items() if tag in func.tags)
     return next(reasons, "it gives a tensor other memory" if func._schema.name in NEW_MEMORY else "")
 

@@ -290,6 +290,8 @@ OPS: dict[str, Callable[..., torch.Tensor]] = {
     "seen as": lambda a, b: (a.flatten().view(4, 3).mT + b).reshape(SHAPE),
     "constant": lambda a, b: a + torch.arange(4) * b,
     "option": lambda a, b: torch.where(a > 0, a, b).clamp(max=2.0),
+    "reshaped in place": lambda a, b: a.clone().transpose_(0, 1).unsqueeze_(0).squeeze_(0).t() + b,
+    "strides in place": lambda a, b: a.clone().as_strided_((4, 3), (1, 4)).mT + b,
     "strided": lambda a, b: a.flatten()[::2].repeat(2).view(SHAPE) + b,
 }
 
