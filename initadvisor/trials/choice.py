@@ -182,7 +182,7 @@ def _members(
     task: TrainingTask, schemes: Mapping[str, Scheme], names: Sequence[str], seed: int
 ) -> tuple[list[MemberState], list[Draw]]:
     """The smallest stack: a few schemes at different rates; fewer schemes are repeated."""
-    draws = [make_draw(task, schemes[n], seed, None) for n in names]
+    draws = [make_draw(task, schemes[n], seed, None, score=False) for n in names]
     chosen = [draws[i % len(draws)] for i in range(PROBED[0])]
     rates = task.rates
     states = [MemberState(MemberKey("probe", d.scheme, seed, rates[i % len(rates)])) for i, d in enumerate(chosen)]

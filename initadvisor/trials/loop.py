@@ -148,10 +148,10 @@ def drawn_model(task: TrainingTask, scheme: Scheme, seed: int) -> nn.Module:
     return model
 
 
-def make_draw(task: TrainingTask, scheme: Scheme, seed: int, spec: ModelSpec | None) -> Draw:
-    """Fill a copy of the model and score it untrained; with a ``spec``, measure its flow."""
+def make_draw(task: TrainingTask, scheme: Scheme, seed: int, spec: ModelSpec | None, *, score: bool = True) -> Draw:
+    """Fill a copy of the model and score it untrained, unless told not to; with a ``spec``, measure its flow."""
     model = drawn_model(task, scheme, seed)
-    heldout = evaluate(task, model, seed)
+    heldout = evaluate(task, model, seed) if score else math.nan
     tensors = {n: t.detach().clone() for n, t in (*model.named_parameters(), *model.named_buffers())}
     flow = None if spec is None else measure_flow(task, model, spec, seed, 0)
     return Draw(scheme.name, seed, tensors, heldout, flow)

@@ -207,7 +207,8 @@ class Stack:
             seed_all(derive_step(self.seeds[0], index))
 
         begin()
-        data = self._data([self.task.batch_at(seed, index) for seed in self.seeds])
+        batch_of = {seed: self.task.batch_at(seed, index) for seed in dict.fromkeys(self.seeds)}
+        data = self._data([batch_of[seed] for seed in self.seeds])
         if self._replays and self._begun and data.beside is not None:
             losses, *gradients = self._replay().step(lambda: self._results(data), data.tensors, data.beside, begin)
         else:
