@@ -225,7 +225,7 @@ def _train_one(
             checkpoint = checkpoint.copy()
             flow_after = measure_flow(task, model, spec, state.key.seed, until, training.optimizer)
     except DivergedError:
-        status, message = Status.DIVERGED, f"at step {len(losses)}"
+        status, message = Status.DIVERGED, f"at step {len(losses) + 1}"
     except Exception as error:  # noqa: BLE001 - a user's training may raise anything; it is quoted
         status, message = Status.FAILED, f"{type(error).__name__}: {first_line(error)}"
     return replace(

@@ -163,6 +163,20 @@ def test_a_diverged_member_of_a_stack_disturbs_no_other() -> None:
     assert_same(looped, stacked)
 
 
+def test_a_stack_without_a_living_member_soon_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    true_step = Stack.step
+    monkeypatch.setattr(Stack, "step", lambda self, index: (taken.append(index), true_step(self, index))[1])
+    x = torch.randn(100, 4)
+    task = task_of(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)), data=(x, x[:, :1]))
+    wild = {"wild": Fill("wild", lambda p, g: p.fill_(1e25))}
+    states = [MemberState(MemberKey("rung", "wild", 3, lr)) for lr in task.rates]
+    stacked = batched._train_stack(task, wild, states, 200, (), None, batching_of(task))
+    assert len(taken) == batched.LOOKED_EVERY
+    looped = train_members(task, wild, states, 200, ())
+    assert {(s.steps, s.status, s.message) for s in stacked} == {(s.steps, s.status, s.message) for s in looped}
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
