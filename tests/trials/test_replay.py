@@ -16,9 +16,11 @@ from fakes import blobs, tanh_mlp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from trainings import MODELS, SCHEMES, assert_same, members, task_of
+from transformers import GPT2Config, GPT2LMHeadModel
 
 import initadvisor.trials.replay as replay_module
 from initadvisor.trials import batched
@@ -57,6 +59,56 @@ def test_every_kind_of_layer_is_replayed_to_the_last_bit(name: str) -> None:
     replayer = assert_equal_trainings(task_of(MODELS[name](), clip_norm=0.5))
     assert not replayer.refused
     assert [k.runs for k in replayer._known] == [STEPS - 2]
+
+
+class Tokens(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(11, 8)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layer(self.table((x * 3).long() % 11)).mean(1))
+
+
+class Contracted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.map, self.scale = nn.Parameter(torch.randn(5, 4, 3)), nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("bi,kij->bkj", x, self.map).logsumexp(1) * self.scale.exp()
+
+
+def pooled() -> nn.Module:
+    body = (nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2))
+    rest = (nn.Conv2d(4, 8, 1), nn.Upsample(scale_factor=2), nn.GroupNorm(2, 8), nn.SiLU(), nn.AdaptiveAvgPool2d(1))
+    return nn.Sequential(nn.Unflatten(1, (1, 2, 2)), *body, *rest, nn.Flatten(), nn.Linear(8, 3))
+
+
+FOREIGN: dict[str, Callable[[], nn.Module]] = {
+    "embedding and torch's own block": Tokens,
+    "contraction of three axes": Contracted,
+    "pooled images, two norms": pooled,
+    "weights by length and direction": lambda: nn.Sequential(weight_norm(nn.Linear(4, 8)), nn.ReLU(), nn.Linear(8, 3)),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_layers_left_to_vmap_are_replayed_too(name: str) -> None:
+    torch.manual_seed(0)
+    assert not assert_equal_trainings(task_of(FOREIGN[name]())).refused
+
+
+def test_a_language_model_that_computes_its_own_loss_is_replayed() -> None:
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=50, n_positions=16, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
+    )  # fmt: skip
+    ids = [torch.randint(50, (8, 12)) for _ in range(4)]
+    data = [{"input_ids": i, "labels": i} for i in ids]
+    assert not assert_equal_trainings(task_of(GPT2LMHeadModel(config), data=data)).refused
 
 
 def test_members_of_several_seeds_and_a_shorter_last_batch_are_replayed() -> None:
