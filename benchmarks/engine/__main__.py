@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.engine.models import CASES, Case
 from initadvisor.graph.spec import Coverage, ModelSpec
-from initadvisor.trials.batched import batching_of, step_seconds
+from initadvisor.trials.batched import batching_of, time_steps
 from initadvisor.trials.engine import Engine, processors
 from initadvisor.trials.loop import make_draw, trial_process
 from initadvisor.trials.member import MemberKey, MemberState
@@ -134,7 +134,8 @@ def chunk_sizes(task: TrainingTask) -> dict[str, float]:
             for size in CHUNKS:
                 rates = sorted(RATES[i % len(RATES)] for i in range(size))
                 states = [MemberState(MemberKey("probe", draw.scheme, 0, rate)) for rate in rates]
-                found[str(size)] = 1e3 * step_seconds(task, batching, states, [draw] * size, 3) / size
+                stack = Stack(task, batching, states, [draw.tensors] * size)
+                found[str(size)] = 1e3 * time_steps(stack, 3)[0] / size
         except (NotBatchableError, RuntimeError) as error:
             found["reason: " + str(error).splitlines()[0][:100]] = 0.0
     return found

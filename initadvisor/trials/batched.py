@@ -176,21 +176,13 @@ def _train_stack(
     return [*done, *failed]
 
 
-def step_seconds(
-    task: TrainingTask, batching: Batching, states: Sequence[MemberState], draws: Sequence[Draw], steps: int
-) -> float:
-    """Seconds of the fastest stacked step of ``states``.
-
-    Raises:
-        NotBatchableError: or whatever the vectorised pass raises.
-    """
-    return time_steps(Stack(task, batching, states, [d.tensors for d in draws]), steps)[0]
-
-
 def time_steps(stack: Stack, steps: int) -> tuple[float, list[tuple[float, ...]]]:
     """Seconds of the fastest of so many steps, after one that warms up, and the losses of all.
 
     The first of them records; from two on, the fastest is a replay where the step can be replayed.
+
+    Raises:
+        NotBatchableError: or whatever the vectorised pass raises.
     """
     losses = [tuple(stack.step(0).tolist())]
     best, clock = float("inf"), step_clock(stack.task.device)

@@ -12,7 +12,7 @@ import torch
 
 from initadvisor.losses import first_line
 from initadvisor.schemes.scheme import Scheme
-from initadvisor.trials.batched import batching_of, is_out_of_memory, step_seconds, time_steps
+from initadvisor.trials.batched import batching_of, is_out_of_memory, time_steps
 from initadvisor.trials.loop import Draw, Training, make_draw
 from initadvisor.trials.member import MemberKey, MemberState, load_tensors
 from initadvisor.trials.stack import Batching, Stack
@@ -162,7 +162,8 @@ def choose_batching(
             ((states[i % len(states)], draws[i % len(states)]) for i in range(size)), key=lambda m: m[0].key.lr
         )
         try:
-            seconds = step_seconds(task, batching, [s for s, _ in many], [d for _, d in many], PROBE_STEPS)
+            stack = Stack(task, batching, [s for s, _ in many], [d.tensors for _, d in many])
+            seconds, _ = time_steps(stack, PROBE_STEPS)
         except Exception as error:
             if is_out_of_memory(error):
                 break

@@ -14,7 +14,8 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from initadvisor.data import Batch
 from initadvisor.trials.member import Checkpoint, MemberState
-from initadvisor.trials.replay import PLAIN, Replayer
+from initadvisor.trials.recording import PLAIN
+from initadvisor.trials.replay import Replayer
 from initadvisor.trials.streams import derive_step, seed_all
 from initadvisor.trials.task import TrainingTask
 from initadvisor.trials.together import Level, members_together
@@ -183,8 +184,9 @@ class Stack:
             with self._slots.filled(marked):
                 losses = level.unmark(self.task.compute_loss(self.model, data.batch(level)))
                 replaced = self._slots.replaced(marked)
-                if any(name in self.weights.tensors for name in replaced):
-                    raise NotBatchableError(f"the model replaces its parameter {next(iter(replaced))}")
+                for name in replaced:
+                    if name in self.weights.tensors:
+                        raise NotBatchableError(f"the model replaces its parameter {name}")
                 return losses, {n: level.unmark(t).detach() for n, t in replaced.items()}
 
     def _carry(self, replaced: Mapping[str, torch.Tensor]) -> None:

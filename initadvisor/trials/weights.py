@@ -172,8 +172,8 @@ class StackedWeights:
             rows = torch.cat([place.flat(stacks[name]) for name, place in places.items()], 1)
             yield _Block(group, places, rows, [rows[run.members] for run in self._runs])
 
-    def lie_like(self, gradients: Mapping[str, torch.Tensor]) -> bool:
-        """Order weights in memory as their gradients come (those of linear maps, transposed); whether any changed.
+    def lie_like(self, gradients: Mapping[str, torch.Tensor]) -> None:
+        """Order weights in memory as their gradients come (those of linear maps, transposed).
 
         Gradients are then gathered row by row, and not element by element; fused optimizers walk through memory, and
         take for granted that weights, gradients and moments lie alike.
@@ -185,7 +185,6 @@ class StackedWeights:
             for n in changed:
                 stacks[n] = torch.empty_like(gradients[n]).copy_(stacks[n])
             self._arm(stacks)
-        return bool(changed)
 
     def _build(self) -> Optimizer:
         """One optimizer over all members: its groups are the user's, once for each run of members of one rate."""

@@ -284,8 +284,7 @@ def test_stacks_are_taken_only_where_clearly_faster(
         return share * looped * len(stack.states), true_times(stack, steps)[1]
 
     true_times = batched.time_steps
-    for module in (batched, choice_module):
-        monkeypatch.setattr(module, "time_steps", timed)
+    monkeypatch.setattr(choice_module, "time_steps", timed)
     choice = choose_batching(task_of(tanh_mlp()), SCHEMES, 0, looped, 10**6, 1)
     assert (choice.batching is not None) == stacked
     assert ("stacks of up to" in choice.text) == stacked
@@ -304,8 +303,7 @@ def test_no_larger_stack_is_tried_than_a_worker_can_fill(
         return 1e-9, true_times(stack, steps)[1]
 
     true_times = batched.time_steps
-    for module in (batched, choice_module):
-        monkeypatch.setattr(module, "time_steps", timed)
+    monkeypatch.setattr(choice_module, "time_steps", timed)
     choose_batching(task_of(tanh_mlp()), SCHEMES, 0, 1.0, 10**6, workers, members)
     assert sizes == tried
 

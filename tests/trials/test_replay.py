@@ -22,11 +22,13 @@ from torch.utils._pytree import tree_leaves
 from trainings import MODELS, SCHEMES, assert_same, members, task_of
 from transformers import GPT2Config, GPT2LMHeadModel
 
+import initadvisor.trials.recording as recording_module
 import initadvisor.trials.replay as replay_module
 from initadvisor.trials import batched
 from initadvisor.trials.batched import batching_of, train_batched
 from initadvisor.trials.loop import make_draw, train_members
-from initadvisor.trials.replay import Program, Replayer, StaleReplayError, record
+from initadvisor.trials.recording import Program, record
+from initadvisor.trials.replay import Replayer, StaleReplayError
 from initadvisor.trials.stack import Stack
 from initadvisor.trials.task import TrainingTask
 
@@ -308,6 +310,15 @@ def test_buffers_that_a_replay_leaves_behind_are_seen(monkeypatch: pytest.Monkey
     assert "differs" in stack._replayer.refused
 
 
+def test_a_batch_that_is_no_plain_memory_is_refused_and_trained() -> None:
+    def loss(model: nn.Module, batch: Any) -> torch.Tensor:
+        waves, y = batch
+        return F.cross_entropy(model(torch.view_as_real(waves.resolve_conj()).flatten(1)), y)
+
+    data = [(torch.view_as_complex(x.view(-1, 2, 2)).conj(), y) for x, y in blobs(3)]
+    assert "plain memory" in assert_equal_trainings(task_of(tanh_mlp(), data=data, loss=loss)).refused
+
+
 def test_few_steps_are_not_worth_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
     recorded: list[int] = []
     true_record = replay_module.record
@@ -319,7 +330,7 @@ def test_few_steps_are_not_worth_a_recording(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_step_too_large_to_be_recorded_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay_module, "RECORDED_BYTES", 1000)
+    monkeypatch.setattr(recording_module, "RECORDED_BYTES", 1000)
     assert "too large" in assert_equal_trainings(task_of(tanh_mlp())).refused
 
 
