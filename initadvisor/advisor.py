@@ -183,9 +183,10 @@ def advise(
 
     Args:
         model: any eager ``nn.Module``.
-        sample_batch: ``(inputs, target)``, a dict, or an iterable of such batches (a DataLoader). With several batches
-            some are held out for scoring; of a single batch a part is.
+        sample_batch: ``(inputs, target)``, a dict, or an iterable of such batches (a DataLoader), or whatever your
+            ``loss`` takes. With several batches some are held out for scoring; of a single batch a part is.
         loss: ``(output, target) -> scalar`` or ``(model, batch) -> scalar``; None infers it and says so in the report.
+            One of the second kind may noise or pair the batch, or call only methods and parts of the model.
         optimizer: an optimizer class, a ``functools.partial`` of one, an instance bound to the model (its class,
             defaults and groups are read), or a callable ``params -> Optimizer``; None is AdamW.
         lr: a float is locked, a sequence is searched together with the scheme, None chooses a grid; ``"search"``

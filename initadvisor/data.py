@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -17,6 +17,10 @@ TARGET_KEYS = ("labels", "label", "targets", "target", "y")
 """Keys under which a dict batch may carry its target, tried in this order where the model does not take them itself."""
 
 
+FEWEST_ALIKE = 3
+"""Tensors from which a list of equal ones may be several batches; two are an input and its target."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """One batch, taken apart: what the model is called with and what its output is compared to.
@@ -26,21 +30,31 @@ class Batch:
         kwargs: keyword arguments of ``model``.
         target: what a loss compares the output with, None where the model takes care of it (or there is none).
         raw: the batch as the user gave it, for losses that take ``(model, batch)``.
+        through: such a loss, where it does not call the model itself but parts or methods of it; None where it does.
     """
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     target: Any = None
     raw: Any = None
+    through: Callable[[nn.Module, Any], Any] | None = None
 
     def call(self, model: nn.Module) -> Any:
-        """The model's output on this batch."""
-        return model(*self.args, **self.kwargs)
+        """The model's output on this batch; all that a loss makes of it where only the loss knows how it is called."""
+        if self.through is None:
+            return model(*self.args, **self.kwargs)
+        with torch.enable_grad():  # the loss may differentiate by itself
+            return self.through(model, self.raw)
+
+    @property
+    def inputs(self) -> Any:
+        """What the model is called with; of a batch that is not taken apart, all of it."""
+        return (self.args, dict(self.kwargs)) if self.args or self.kwargs else self.raw
 
     @property
     def size(self) -> int | None:
         """Number of samples: the length of the first tensor's first axis; None where no input is a tensor."""
-        for tensor in tensors_in((self.args, dict(self.kwargs))):
+        for tensor in tensors_in(self.inputs):
             if tensor.ndim:
                 return int(tensor.shape[0])
         return None
@@ -83,6 +97,8 @@ def map_tensors(value: Any, fn: Any) -> Any:
 
 def _accepts(model: nn.Module, count: int, names: Iterable[str]) -> bool | None:
     """Whether ``model.forward`` binds that many positional and those keyword arguments; None where unknowable."""
+    if getattr(type(model), "forward", None) is nn.Module.forward:
+        return False  # it has none of its own: only a loss knows what to call
     try:
         signature = inspect.signature(model.forward)
     except (TypeError, ValueError):
@@ -112,7 +128,7 @@ def _split_mapping(model: nn.Module, batch: Mapping[str, Any]) -> Batch:
     )
 
 
-def split_batch(model: nn.Module, batch: Any) -> Batch:
+def split_batch(model: nn.Module, batch: Any, *, whole: bool = False) -> Batch:
     """Take one batch apart.
 
     A tensor is the model's only input. ``(x, y)`` is input and target, unless ``forward`` needs both, in which case
@@ -123,6 +139,7 @@ def split_batch(model: nn.Module, batch: Any) -> Batch:
     Args:
         model: the module that will be called.
         batch: a batch as a loader yields it.
+        whole: leave a batch in one piece, for a loss that knows what to do with it, where ``forward`` cannot take it.
 
     Raises:
         InputError: the model's ``forward`` cannot take it, whichever way it is read.
@@ -134,6 +151,15 @@ def split_batch(model: nn.Module, batch: Any) -> Batch:
     """
     if isinstance(batch, Batch):
         return batch
+    try:
+        return _taken_apart(model, batch)
+    except InputError:
+        if whole and next(tensors_in(batch), None) is not None:
+            return Batch((), {}, None, batch)
+        raise
+
+
+def _taken_apart(model: nn.Module, batch: Any) -> Batch:
     if isinstance(batch, torch.Tensor):
         return Batch((batch,), {}, None, batch)
     if isinstance(batch, Mapping):
@@ -159,31 +185,51 @@ def split_batch(model: nn.Module, batch: Any) -> Batch:
     return Batch((batch,), {}, getattr(batch, "y", None), batch)
 
 
-def _is_one_batch(sample: Any) -> bool:
-    if isinstance(sample, (torch.Tensor, Mapping, Batch)):
-        return True
-    if isinstance(sample, tuple):
+def _is_one_batch(model: nn.Module, sample: Any) -> bool:
+    if isinstance(sample, (torch.Tensor, Mapping, Batch, tuple)):
         return True
     if isinstance(sample, list):
         # [x, y] as a DataLoader's default collate yields it; a list of tuples or dicts is several batches.
-        return bool(sample) and isinstance(sample[0], torch.Tensor)
+        return bool(sample) and isinstance(sample[0], torch.Tensor) and not _is_list_of_batches(model, sample)
     return not isinstance(sample, Iterable) or hasattr(sample, "to_dict")  # graph objects iterate over their fields
 
 
-def first_batch(model: nn.Module, sample: Any) -> Batch:
+def _is_list_of_batches(model: nn.Module, parts: Sequence[Any]) -> bool:
+    """Whether a list of tensors holds one batch each, and not the parts of one.
+
+    It does where three or more are of one kind, and ``forward`` takes neither all of them nor all but the last.
+    """
+    tensors = [t for t in parts if isinstance(t, torch.Tensor)]
+    if len(parts) < FEWEST_ALIKE or len(tensors) < len(parts) or len({(t.ndim, t.dtype) for t in tensors}) > 1:
+        return False
+    return not any(_accepts(model, count, ()) is not False for count in (len(parts) - 1, len(parts)))
+
+
+def first_batch(model: nn.Module, sample: Any, *, whole: bool = False) -> Batch:
     """The batch to look at: ``sample`` itself, or the first of an iterable of batches (which is read only that far)."""
-    return next(iter(batches_of(model, sample, limit=1)))
+    return next(iter(batches_of(model, sample, limit=1, whole=whole)))
 
 
-def batches_of(model: nn.Module, sample: Any, *, limit: int) -> list[Batch]:
+def batches_of(model: nn.Module, sample: Any, *, limit: int, whole: bool = False) -> list[Batch]:
     """Up to ``limit`` batches of one batch, a sequence of batches or a loader, each taken apart.
+
+    Args:
+        model: says how a batch is taken apart; never called.
+        sample: what the user gave.
+        limit: batches to read at most.
+        whole: see :func:`split_batch`.
 
     Raises:
         InputError: the iterable is empty, or an iterator that is already used up.
+
+    Example:
+        >>> net, pixels = nn.Linear(3, 2), [torch.rand(8, 3) for _ in range(5)]
+        >>> len(batches_of(net, pixels, limit=9)), len(batches_of(net, pixels[:2], limit=9))  # two: input and target
+        (5, 1)
     """
-    if _is_one_batch(sample):
-        return [split_batch(model, sample)]
-    found = [split_batch(model, b) for b in islice(iter(sample), limit)]
+    if _is_one_batch(model, sample):
+        return [split_batch(model, sample, whole=whole)]
+    found = [split_batch(model, b, whole=whole) for b in islice(iter(sample), limit)]
     if not found:
         raise InputError("the loader yielded no batch; give at least one (an iterator can be read only once)")
     return found
@@ -195,7 +241,7 @@ def check_finite(batch: Batch) -> None:
     Raises:
         InputError: with the count of bad values.
     """
-    for what, part in (("inputs", (batch.args, dict(batch.kwargs))), ("target", batch.target)):
+    for what, part in (("inputs", batch.inputs), ("target", batch.target)):
         for index, tensor in enumerate(tensors_in(part)):
             if tensor.is_meta or not (tensor.is_floating_point() or tensor.is_complex()):
                 continue

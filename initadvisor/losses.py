@@ -35,6 +35,13 @@ class LossKind(StrEnum):
 _GIVEN = (LossKind.OUTPUT_TARGET, LossKind.MODEL_BATCH)
 
 
+MODEL_NAMES = {(name,) for name in ("model", "module", "net", "network", "self_model")}
+OUTPUT_NAMES = {
+    (name,) for name in ("input", "out", "output", "outputs", "pred", "preds", "prediction", "predictions", "logits")
+} | {(name,) for name in ("scores", "y_hat", "yhat", "y_pred")}
+"""First arguments of losses that take a model and of those that take its output."""
+
+
 @dataclass(frozen=True)
 class Loss:
     """A loss that is called with a model and a batch.
@@ -130,7 +137,10 @@ def choose_loss(function: Callable[..., Any] | None, model: nn.Module, batch: Ba
         try:
             output = batch.call(model)
         except Exception as error:
-            raise InputError(f"the model rejects the batch: {type(error).__name__}: {first_line(error)}") from error
+            raise InputError(
+                f"the model rejects the batch: {type(error).__name__}: {first_line(error)}; if your training calls it "
+                "otherwise, give loss=(model, batch) -> scalar"
+            ) from error
     return Loss(infer_kind(output, batch.target))
 
 
@@ -165,11 +175,32 @@ def _given(function: Callable[..., Any], model: nn.Module, batch: Batch) -> Loss
 
 def takes_model_and_batch(function: Callable[..., Any]) -> bool:
     """Whether the names of a loss' arguments say that it calls the model itself."""
+    names = _argument_names(function)
+    return names[:1] in MODEL_NAMES or names[1:2] == ("batch",)
+
+
+def told_kind(function: Callable[..., Any]) -> LossKind | None:
+    """What a loss takes, where its arguments' names give that away; None where it has to be tried.
+
+    Example:
+        >>> told_kind(F.cross_entropy), told_kind(lambda model, x: 0), told_kind(lambda a, b: 0)
+        (<LossKind.OUTPUT_TARGET: 'your function of (output, target)'>, \
+<LossKind.MODEL_BATCH: 'your function of (model, batch)'>, None)
+    """
+    if isinstance(function, Loss):
+        return function.kind
+    if takes_model_and_batch(function):
+        return LossKind.MODEL_BATCH
+    if isinstance(function, nn.Module) or _argument_names(function)[:1] in OUTPUT_NAMES:
+        return LossKind.OUTPUT_TARGET
+    return None
+
+
+def _argument_names(function: Callable[..., Any]) -> tuple[str, ...]:
     try:
-        names = [name.lower() for name in inspect.signature(function).parameters]
+        return tuple(name.lower() for name in inspect.signature(function).parameters)
     except (TypeError, ValueError):
-        return False
-    return bool(names) and (names[0] in ("model", "module", "net", "network", "self_model") or names[1:2] == ["batch"])
+        return ()
 
 
 def infer_kind(output: Any, target: Any) -> LossKind:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 from torch import nn
 
-from initadvisor.data import first_batch
+from initadvisor.calls import trained_batch
 from initadvisor.errors import RecipeError, nearest
 from initadvisor.graph.spec import ModelSpec, ParamSpec
 from initadvisor.recipe_model import (
@@ -153,7 +153,8 @@ class Recipe(_Strict):
             sample_batch: one batch or a loader. Needed where the recipe speaks of roles, depth, activations or
                 branches, or measures on data; the same seed gives the same weights with it and without.
             seed: any integer.
-            loss: of the training, for steps that descend on it, as in ``advise``; None infers it from the batch.
+            loss: of the training, as in ``advise``: for steps that descend on it, and for how it calls the model; None
+                infers it from the batch.
 
         Raises:
             RecipeError: it does not fit the model, or needs the batch.
@@ -166,8 +167,8 @@ class Recipe(_Strict):
                     f"{self._where(index)} speaks of what only a forward pass can tell (role, depth, activation or "
                     "branches); pass sample_batch"
                 )
-        scheme = self.resolve(read_model(model, sample_batch))
-        batch = first_batch(model, sample_batch) if sample_batch is not None else None
+        batch = trained_batch(model, sample_batch, loss) if sample_batch is not None else None
+        scheme = self.resolve(read_model(model, batch))
         return apply_scheme(scheme, model, seed=seed, batch=batch, loss=loss)
 
     def to_yaml(self) -> str:
@@ -187,7 +188,14 @@ class Recipe(_Strict):
         except OSError as error:
             raise RecipeError(f"{path}: cannot be written: {error.strerror or error}") from error
 
-    def to_code(self, model: nn.Module | None = None, sample_batch: Any = None, *, seed: int = 0) -> str:
+    def to_code(
+        self,
+        model: nn.Module | None = None,
+        sample_batch: Any = None,
+        *,
+        seed: int = 0,
+        loss: Callable[..., Any] | None = None,
+    ) -> str:
         """Python source of ``init_weights(model, seed)`` that needs torch alone and gives the same weights to the bit.
 
         Args:
@@ -195,12 +203,15 @@ class Recipe(_Strict):
                 architecture.
             sample_batch: the batch to read that model with.
             seed: default of the function's ``seed``.
+            loss: of the training, where that calls the model otherwise than with the batch.
 
         Raises:
             RecipeError: the recipe needs a model to be resolved, or measures on data.
         """
         from initadvisor.recipe_code import code
 
+        if model is not None and sample_batch is not None:
+            sample_batch = trained_batch(model, sample_batch, loss)
         return code(self, model, sample_batch, seed=seed)
 
 
@@ -212,7 +223,7 @@ def read_model(model: nn.Module, sample_batch: Any = None) -> ModelSpec:
         return read_static(model)
     from initadvisor.graph.analyze import analyze
 
-    return analyze(model, first_batch(model, sample_batch))
+    return analyze(model, sample_batch)
 
 
 def _names_of(spec: ModelSpec) -> dict[str, tuple[str, ...]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
+from initadvisor.calls import trained_batch
 from initadvisor.checks.finding import Finding
 from initadvisor.checks.registry import checks
 from initadvisor.errors import InputError
@@ -28,7 +29,9 @@ def mendable(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(f for f in findings if f.code in known and f.paths)
 
 
-def mend(model: nn.Module, sample_batch: Any, findings: Iterable[Finding]) -> Recipe:
+def mend(
+    model: nn.Module, sample_batch: Any, findings: Iterable[Finding], *, loss: Callable[..., Any] | None = None
+) -> Recipe:
     """The recipe that mends findings; applying it and checking again is the proof.
 
     Every parameter concerned is filled as the advisor's first rule-based scheme fills it; a bias goes with its weight.
@@ -38,6 +41,7 @@ def mend(model: nn.Module, sample_batch: Any, findings: Iterable[Finding]) -> Re
         model: as it was checked; left as it is.
         sample_batch: as it was checked with.
         findings: what to mend.
+        loss: as it was checked with.
 
     Raises:
         InputError: none of the findings can be mended by filling weights.
@@ -46,11 +50,12 @@ def mend(model: nn.Module, sample_batch: Any, findings: Iterable[Finding]) -> Re
     if not wanted:
         told = ", ".join(sorted({f.code for f in findings})) or "there are none"
         raise InputError(f"no finding can be mended by filling weights ({told}); follow their remedies")
-    spec = analyze(model, sample_batch)
+    batch = trained_batch(model, sample_batch, loss)
+    spec = analyze(model, batch)
     paths = _concerned(spec, wanted)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the model looks trained is no news: its findings are what is mended
-        schemes = propose_from_spec(spec, model, sample_batch)
+        schemes = propose_from_spec(spec, model, batch)
     rules = [s for s in schemes if s.kind is SchemeKind.RULES and not s.calibrations]
     if not rules:
         raise InputError("no rule-based scheme fits this model, so there is nothing to mend it with")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +24,6 @@ from initadvisor.losses import (
     first_line,
     infer_kind,
     scores_of,
-    takes_model_and_batch,
 )
 from initadvisor.trials.metrics import watched_weights
 
@@ -46,7 +44,7 @@ class _Pass:
     notes: list[str] = field(default_factory=list)
 
 
-def measure(model: nn.Module, batch: Batch, loss: Callable[..., Any] | None) -> tuple[ModelSpec, Figures]:
+def measure(model: nn.Module, batch: Batch, loss: Loss | None) -> tuple[ModelSpec, Figures]:
     """Run the passes; read the model and its figures off them.
 
     The forward pass that the gradients come from is the one the analysis reads, unless the loss calls the model itself:
@@ -71,7 +69,7 @@ def measure(model: nn.Module, batch: Batch, loss: Callable[..., Any] | None) -> 
         if not was_training:
             model.train()
         torch.manual_seed(SEED)
-        if loss is not None and _calls_model(loss, batch):
+        if loss is not None and loss.kind is LossKind.MODEL_BATCH:
             graph = capture(model, batch)
             done = _loss_of_model(model, batch, loss, watch)
         else:
@@ -104,13 +102,8 @@ def _figures(done: _Pass, batch: Batch, seen: Seen, gradients: dict[str, float |
 def _varied(batch: Batch) -> bool:
     """Some input differs between the samples; a batch of copies says nothing of what a model tells apart."""
     size = batch.size or 0
-    inputs = [t for t in tensors_in((batch.args, dict(batch.kwargs))) if t.ndim and t.shape[0] == size > 1]
+    inputs = [t for t in tensors_in(batch.inputs) if t.ndim and t.shape[0] == size > 1]
     return any(bool((t != t[:1]).any()) for t in inputs)
-
-
-def _calls_model(loss: Callable[..., Any], batch: Batch) -> bool:
-    """The loss takes ``(model, batch)``, by its signature or because there is no target to compare with."""
-    return takes_model_and_batch(loss) or (batch.target is None and not isinstance(loss, nn.Module))
 
 
 def _run(record: Recording, watch: Watch, was_training: bool) -> Any:
@@ -124,22 +117,22 @@ def _run(record: Recording, watch: Watch, was_training: bool) -> Any:
         raise AnalysisError(f"{error} (it was put into training mode, since that is what is checked)") from error
 
 
-def _loss_of_model(model: nn.Module, batch: Batch, loss: Callable[..., Any], watch: Watch) -> _Pass:
-    done = _Pass(kind=LossKind.MODEL_BATCH, name=Loss(LossKind.MODEL_BATCH, loss).text)
+def _loss_of_model(model: nn.Module, batch: Batch, loss: Loss, watch: Watch) -> _Pass:
+    done = _Pass(kind=loss.kind, name=loss.text)
     try:
         with watch:
-            done.loss = _scalar(loss(model, batch.raw))
+            done.loss = _scalar(loss(model, batch))
     except Exception as error:
         raise InputError(f"loss(model, batch) fails: {type(error).__name__}: {first_line(error)}") from error
     return done
 
 
-def _loss_of_output(output: Any, batch: Batch, loss: Callable[..., Any] | None) -> _Pass:
+def _loss_of_output(output: Any, batch: Batch, loss: Loss | None) -> _Pass:
     done = _Pass(output)
     if loss is not None:
-        done.kind, done.name = LossKind.OUTPUT_TARGET, Loss(LossKind.OUTPUT_TARGET, loss).text
+        done.kind, done.name = loss.kind, loss.text
         try:
-            done.loss = _scalar(loss(done.output, batch.target))
+            done.loss = _scalar(loss.of_output(done.output, batch.target))
         except Exception as error:
             raise InputError(
                 f"loss(output, target) fails: {type(error).__name__}: {first_line(error)}; "

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from initadvisor.calls import read_training
 from initadvisor.checks.context import CheckContext
 from initadvisor.checks.figures import Figures
 from initadvisor.checks.finding import Finding
 from initadvisor.checks.passes import measure
 from initadvisor.checks.registry import checks
 from initadvisor.checks.source import owners_of, sources_of
-from initadvisor.data import check_finite, first_batch
+from initadvisor.data import check_finite
 from initadvisor.errors import InputError
 from initadvisor.graph.analyze import require_trainable
 from initadvisor.graph.spec import ModelSpec
@@ -25,8 +26,8 @@ def check(model: nn.Module, sample_batch: Any, *, loss: Callable[..., Any] | Non
     """Audit the weights of a model as they are, without training.
 
     One forward and one backward pass on the batch, in training mode, both read the model and measure it; only a loss
-    that calls the model itself costs a second forward pass. Afterwards weights, gradients, buffers, flags, hooks,
-    random states and the batch are what they were.
+    that calls the model itself is run once more, to see what it calls it with, and then read in a pass of its own.
+    Afterwards weights, gradients, buffers, flags, hooks, random states and the batch are what they were.
 
     Args:
         model: any module with weights on a real device.
@@ -57,9 +58,9 @@ def check(model: nn.Module, sample_batch: Any, *, loss: Callable[..., Any] | Non
         )
     if any(p.is_meta for p in model.parameters()):
         raise InputError(f"{type(model).__name__} has weights on the meta device, which hold no values; fill it first")
-    batch = first_batch(model, sample_batch)
+    batch, chosen = read_training(model, sample_batch, loss)
     check_finite(batch)
-    spec, figures = measure(model, batch, loss)
+    spec, figures = measure(model, batch, chosen)
     return audit(gather(model, spec, figures))
 
 

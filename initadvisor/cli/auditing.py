@@ -46,7 +46,7 @@ def run_check(
         found = check(opened.model, opened.sample_batch, loss=opened.arguments.get("loss"))
         found = filter_findings(found, select=select, ignore=ignore)
         if fix is not None and mendable(found):
-            mend(opened.model, opened.sample_batch, found).save(fix)
+            mend(opened.model, opened.sample_batch, found, loss=opened.arguments.get("loss")).save(fix)
             remark(f"recipe that mends {counted(mendable(found))} written to {fix}", quiet=quiet)
         elif fix is not None:
             remark("nothing found that filling weights could mend; no recipe written", quiet=quiet)

@@ -13,7 +13,7 @@ def run_analyze(target: str, *, full: bool, as_json: bool, quiet: bool, no_color
     from initadvisor.graph.analyze import analyze
 
     with open_target(target) as opened:
-        spec = analyze(opened.model, opened.sample_batch)
+        spec = analyze(opened.model, opened.sample_batch, loss=opened.arguments.get("loss"))
     if as_json:
         tell_json(spec_to_json(spec))
     elif quiet:

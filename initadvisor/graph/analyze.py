@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from initadvisor.data import first_batch
+from initadvisor.calls import trained_batch
 from initadvisor.errors import AnalysisError, InputError
 from initadvisor.graph.capture import capture, has_lazy
 from initadvisor.graph.opgraph import OpGraph
@@ -64,7 +65,7 @@ def require_trainable(model: Any) -> nn.Module:
     return model
 
 
-def analyze(model: nn.Module, sample_batch: Any) -> ModelSpec:
+def analyze(model: nn.Module, sample_batch: Any, *, loss: Callable[..., Any] | None = None) -> ModelSpec:
     """Read every weight of a model from one forward pass, without gradient.
 
     Nothing of the user's is changed: weights, buffers, flags, hooks, random states and the batch are afterwards what
@@ -73,6 +74,8 @@ def analyze(model: nn.Module, sample_batch: Any) -> ModelSpec:
     Args:
         model: any ``nn.Module``, on any device.
         sample_batch: ``(x, y)``, a dict, or an iterable of such batches, of which the first is taken.
+        loss: of the training. One of ``(model, batch)`` is run once, to see what it calls the model with; where it
+            calls only methods and parts of it, all that leads to their results is read. Not on ``meta``.
 
     Returns:
         One :class:`~initadvisor.graph.spec.ParamSpec` per parameter name, the residual branches and the coverage.
@@ -91,7 +94,7 @@ def analyze(model: nn.Module, sample_batch: Any) -> ModelSpec:
         (2, 3, True)
     """
     require_trainable(model)
-    batch = first_batch(model, sample_batch)
+    batch = trained_batch(model, sample_batch, loss)
     return read(model, capture(model, batch))
 
 

@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from initadvisor.data import Batch, map_tensors, tensors_in
 from initadvisor.errors import AnalysisError, InitAdvisorError
+from initadvisor.graph.excerpt import models_part
 from initadvisor.graph.kinds import words
 from initadvisor.graph.opgraph import Op, OpGraph, Ref, Source, Value
 from initadvisor.guard import preserve_model, preserve_process
@@ -91,7 +92,9 @@ class _Recorder(TorchFunctionMode):
         self.ops: list[Op] = []
         self.stack: list[str] = [""]
         self.failed_in: str | None = None
+        self.left: list[int] = []  # values that came out of modules which no other one had called
         self._names = names
+        self._within = 0
         # id -> (weak reference, value, version). A stale id is told by its reference being dead or another tensor.
         self._known: dict[int, tuple[weakref.ref[torch.Tensor], int, int]] = {}
         self._writes: dict[int, int] = {}  # id of the tensor that owns the memory -> value last written through a view
@@ -226,10 +229,15 @@ class _Recorder(TorchFunctionMode):
 
     def enter(self, module: nn.Module, args: Any) -> None:
         self.stack.append(self._names.get(id(module), self.stack[-1]))
+        self._within += id(module) in self._names
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
         if len(self.stack) > 1:
             self.stack.pop()
+        if id(module) in self._names:
+            self._within -= 1
+            if self._within == 0:
+                self.left += [self.lookup(t) for t in _returned(output, set())]
 
 
 def _version(tensor: torch.Tensor) -> int:
@@ -342,7 +350,9 @@ def _own_copy(batch: Batch, device: torch.device | None) -> Batch:
         is_foreign = not isinstance(value, (torch.Tensor, tuple, list, dict, str, int, float)) and value is not None
         return value.clone() if is_foreign and callable(getattr(value, "clone", None)) else value
 
-    return Batch(tuple(each(a) for a in batch.args), {k: each(v) for k, v in batch.kwargs.items()}, None, None)
+    raw = each(batch.raw) if batch.through is not None else None
+    args, kwargs = tuple(each(a) for a in batch.args), {k: each(v) for k, v in batch.kwargs.items()}
+    return Batch(args, kwargs, None, raw, batch.through)
 
 
 def _meta_device(model: nn.Module) -> torch.device | None:
@@ -389,8 +399,7 @@ class Recording:
         self._recorder = recorder = _Recorder(module_names(model))
         self._parameters = _name(recorder, model.named_parameters(remove_duplicate=False), Source.PARAMETER)
         self._buffers = _name(recorder, model.named_buffers(remove_duplicate=False), Source.BUFFER)
-        inputs = tensors_in((batch.args, dict(batch.kwargs)))
-        self._inputs = len([recorder.source(t, Source.INPUT) for t in inputs])
+        self._inputs = len([recorder.source(t, Source.INPUT) for t in tensors_in(batch.inputs)])
 
     def run(self) -> Any:
         """The model's output; what it does is written down.
@@ -411,7 +420,8 @@ class Recording:
         recorder = self._recorder
         outputs = tuple(dict.fromkeys(recorder.lookup(t) for t in _returned(output, set())))
         ops, values = tuple(recorder.ops), tuple(recorder.values)
-        return OpGraph(ops, values, outputs, self._parameters, self._buffers, self._inputs)
+        graph = OpGraph(ops, values, outputs, self._parameters, self._buffers, self._inputs)
+        return graph if self._batch.through is None else models_part(graph, recorder.left)
 
 
 @contextmanager
@@ -456,6 +466,12 @@ def _call(model: nn.Module, batch: Batch, recorder: _Recorder) -> Any:
         where = f' in "{recorder.failed_in}"' if recorder.failed_in else ""
         quoted = " ".join(str(error).split())
         shown = quoted if len(quoted) <= _ROWS_SHOWN else f"{quoted[:_ROWS_SHOWN]} …"
+        # Its arguments do not fit: a training that runs calls it otherwise.
+        hint = "; give loss=(model, batch) -> scalar if that calls it otherwise" if _misfits(error, recorder) else ""
         raise AnalysisError(
-            f"{type(model).__name__} failed on the sample batch{where}: {type(error).__name__}: {shown}"
+            f"{type(model).__name__} failed on the sample batch{where}: {type(error).__name__}: {shown}{hint}"
         ) from error
+
+
+def _misfits(error: Exception, recorder: _Recorder) -> bool:
+    return isinstance(error, (TypeError, NotImplementedError)) and not recorder.failed_in and not recorder.ops

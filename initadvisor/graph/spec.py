@@ -168,9 +168,13 @@ class Coverage:
         return not self.unknown and not self.unused
 
 
-@dataclass(frozen=True)
+QUIET_ROLES = frozenset({Role.BIAS, Role.NORM_SCALE, Role.NORM_SHIFT})
+"""Roles that are counted instead of listed: there are many and they are nearly always the same."""
+
+
+@dataclass(frozen=True, repr=False)
 class ModelSpec:
-    """The whole reading of a model.
+    """The whole reading of a model; printed, a line for each weight.
 
     Attributes:
         params: every parameter, in ``named_parameters(remove_duplicate=False)`` order; of tied parameters the later
@@ -194,6 +198,25 @@ class ModelSpec:
     custom_activations: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = field(
         default_factory=dict, repr=False, compare=False
     )
+
+    def __repr__(self) -> str:
+        """What was read and how far, in one line; the fields themselves would fill a screen many times over."""
+        known = f"{self.coverage.understood} of {self.coverage.total} parameters understood"
+        return f"<{type(self).__name__} {self.fingerprint}: {known}, {self.depth} deep, {len(self.branches)} branches>"
+
+    def __str__(self) -> str:
+        heads = ("parameter", "shape", "role", "fan in", "fan out", "activation", "branch")
+        rows: list[tuple[str, ...]] = [heads]
+        for p in self.params:
+            if p.role not in QUIET_ROLES and p.tied_to is None:
+                sure = "" if p.confidence is Confidence.CERTAIN else f" ({p.confidence})"
+                fans = (f"{fan:g}" if fan else "" for fan in (p.fan_in, p.fan_out))
+                branch = "" if p.branch is None else str(p.branch)
+                shape = "×".join(map(str, p.shape)) or "1"
+                rows.append((p.path, shape, f"{p.role}{sure}", *fans, p.activation, branch))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        return "\n".join((repr(self), *lines))
 
     @cached_property
     def _by_path(self) -> dict[str, ParamSpec]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
-from initadvisor.graph.spec import Confidence, ModelSpec, ParamSpec
+from initadvisor.graph.spec import QUIET_ROLES, Confidence, ModelSpec, ParamSpec
 from initadvisor.report.folding import Folded, fold, span
 from initadvisor.report.numbers import dims, plural, size
 from initadvisor.report.sentences import assumptions, coverage_gaps
@@ -14,9 +14,6 @@ from initadvisor.types import NO_ACTIVATION, Role
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-QUIET_ROLES = frozenset({Role.BIAS, Role.NORM_SCALE, Role.NORM_SHIFT})
-"""Roles that are counted under the table instead of listed: there are many and they are nearly always the same."""
 
 COLUMNS = (
     # heading, least width of the page at which it is shown

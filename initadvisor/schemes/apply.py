@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from initadvisor.data import Batch, first_batch
+from initadvisor.calls import trained_batch
+from initadvisor.data import Batch
 from initadvisor.errors import InitAdvisorError, SchemeError, nearest
 from initadvisor.guard import preserve_model, preserve_process
 from initadvisor.initializers.registry import get as card_of
@@ -300,7 +301,7 @@ def apply_scheme(
             notes += _renew_statistics(plan, model, keep)
         if scheme.calibrations:
             paths = {slot.path for slot, _ in plan.fills}
-            notes += _calibrate(scheme, model, paths, first_batch(model, data), loss, seed)
+            notes += _calibrate(scheme, model, paths, trained_batch(model, data, loss), loss, seed)
             filled = [_after(slot, entry) for (slot, _), entry in zip(plan.fills, filled, strict=True)]
     return ApplyResult(tuple(filled), plan.left, seed, tuple(notes))
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from initadvisor.calls import trained_batch
 from initadvisor.data import first_batch
 from initadvisor.graph.spec import ModelSpec, NormStyle
 from initadvisor.losses import Loss
@@ -126,12 +127,13 @@ def propose_from_spec(
     return distinct((control, default, *made))[:MOST_CANDIDATES]
 
 
-def propose(model: nn.Module, sample_batch: Any) -> tuple[Scheme, ...]:
+def propose(model: nn.Module, sample_batch: Any, *, loss: Callable[..., Any] | None = None) -> tuple[Scheme, ...]:
     """Distinct candidate schemes for a model, without any training.
 
     Args:
         model: any module; left exactly as it was.
         sample_batch: ``(x, y)``, a dict, or an iterable of batches.
+        loss: of the training, where that calls the model otherwise than with the batch (see ``analyze``).
 
     Returns:
         ``current`` (the weights as they came) first, then ``torch_default``, then by prior belief. Each has ``.name``,
@@ -148,7 +150,7 @@ def propose(model: nn.Module, sample_batch: Any) -> tuple[Scheme, ...]:
     """
     from initadvisor.graph.analyze import analyze
 
-    batch = first_batch(model, sample_batch)
+    batch = trained_batch(model, sample_batch, loss)
     spec = analyze(model, batch)
     warning = looks_trained(model, spec)
     if warning is not None:

@@ -90,7 +90,7 @@ def batching_of(task: TrainingTask) -> Batching:
 
 
 def _shapes(batches: Iterable[Batch]) -> set[Any]:
-    return {tuple((t.shape, t.dtype) for t in tensors_in((b.args, dict(b.kwargs), b.target))) for b in batches}
+    return {tuple((t.shape, t.dtype) for t in tensors_in((b.inputs, b.target))) for b in batches}
 
 
 def train_batched(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from initadvisor.data import Batch, batches_of, check_finite, map_tensors, split_batch, tensors_in
+from initadvisor.data import Batch, batches_of, check_finite, first_batch, map_tensors, split_batch, tensors_in
 from initadvisor.guard import preserve_process
 
 MAX_BATCHES = 320
@@ -89,10 +89,10 @@ def _same_draw(sample: Any, seed: int) -> Iterator[None]:
 
 
 def _size_in_bytes(batch: Batch) -> int:
-    return sum(t.numel() * t.element_size() for t in tensors_in((batch.args, dict(batch.kwargs), batch.target)))
+    return sum(t.numel() * t.element_size() for t in tensors_in((batch.inputs, batch.target)))
 
 
-def read_data(model: nn.Module, sample: Any, *, seed: int, full_steps: int | None) -> Data:
+def read_data(model: nn.Module, sample: Any, *, seed: int, full_steps: int | None, whole: bool = False) -> Data:
     """Read a batch, a sequence of batches or a loader into training and held-out batches.
 
     Args:
@@ -100,6 +100,7 @@ def read_data(model: nn.Module, sample: Any, *, seed: int, full_steps: int | Non
         sample: as in :func:`initadvisor.advise`.
         seed: of the loader's shuffling.
         full_steps: length of the full training: no more batches than that are read, held-out ones come on top.
+        whole: there is a loss that may know what to do with batches that the model itself cannot take.
 
     Raises:
         InputError: no batch, one the model cannot take, or NaN in the data.
@@ -107,12 +108,12 @@ def read_data(model: nn.Module, sample: Any, *, seed: int, full_steps: int | Non
     with _same_draw(sample, seed):
         limit = MAX_BATCHES if full_steps is None else min(MAX_BATCHES, full_steps + MAX_HELDOUT_BATCHES)
         if iter_twice(sample):
-            limit = max(2, min(limit, MAX_BYTES // max(1, _size_in_bytes(batches_of(model, sample, limit=1)[0]))))
+            limit = max(2, min(limit, MAX_BYTES // max(1, _size_in_bytes(first_batch(model, sample, whole=whole)))))
     with _same_draw(sample, seed):
-        found = batches_of(model, sample, limit=limit)
+        found = batches_of(model, sample, limit=limit, whole=whole)
     for batch in found:
         check_finite(batch)
-    return _split_single(model, found[0]) if len(found) == 1 else _split_several(found)
+    return _split_single(model, found[0], whole) if len(found) == 1 else _split_several(found)
 
 
 def iter_twice(sample: Any) -> bool:
@@ -143,7 +144,7 @@ def _in_turn(folds: int) -> str:
     return f"confirming trainings hold out {parts}"
 
 
-def _split_single(model: nn.Module, batch: Batch) -> Data:
+def _split_single(model: nn.Module, batch: Batch, whole: bool) -> Data:
     size = batch.size
     target = batch.target
     fits = not isinstance(target, torch.Tensor) or target.ndim == 0 or target.shape[0] == size
@@ -160,21 +161,23 @@ def _split_single(model: nn.Module, batch: Batch) -> Data:
     count = min(FOLDS, len(others) // MIN_HELDOUT)
     each = len(others) // max(1, count)
     turns = [others[first::count][:each] for first in range(count if count >= FEWEST_FOLDS else 0)]
-    choosing = _split_rows(model, batch, is_held)
+    choosing = _split_rows(model, batch, is_held, whole)
     if choosing.train[0].size != size - held:
         return unsplit(batch, "it does not come apart by samples")
-    folds = [_split_rows(model, batch, torch.zeros(size, dtype=torch.bool).index_fill(0, turn, True)) for turn in turns]
+    masks = (torch.zeros(size, dtype=torch.bool).index_fill(0, turn, True) for turn in turns)
+    folds = [_split_rows(model, batch, mask, whole) for mask in masks]
     how = _in_turn(len(folds)) if folds else "confirming trainings are scored on the same"
     note = f"one batch of {size} was given: {size - held} samples to train on, {held} held out to choose by; {how}"
     return Data(choosing, tuple(folds), True, note)
 
 
-def _split_rows(model: nn.Module, batch: Batch, out: torch.Tensor) -> Split:
+def _split_rows(model: nn.Module, batch: Batch, out: torch.Tensor, whole: bool) -> Split:
     """One batch split by a mask of the rows to hold out."""
     size = len(out)
 
     def part(rows: torch.Tensor) -> Batch:
-        return split_batch(model, map_tensors(batch.raw, lambda t: t[rows.to(t.device)] if _has_rows(t, size) else t))
+        rows_of = map_tensors(batch.raw, lambda t: t[rows.to(t.device)] if _has_rows(t, size) else t)
+        return split_batch(model, rows_of, whole=whole)
 
     return Split((part(~out),), (part(out),))
 

@@ -156,6 +156,8 @@ def _scale_of_data(f: Figures) -> Iterator[str]:
     for index, first in enumerate(tensors_in((f.task.sample.args, dict(f.task.sample.kwargs)))):
         if first is f.task.sample.target or not first.is_floating_point() or first.numel() < 2:
             continue
+        if index > 0 and first.ndim < 2:
+            continue  # a number a sample beside the data: a time, a noise level
         value = first.detach().double()
         mean, std = float(value.mean()), float(value.std())
         if not (math.isfinite(mean) and math.isfinite(std)) or std == 0:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
+from initadvisor.calls import batch_as_called
 from initadvisor.data import Batch, first_batch, map_tensors
 from initadvisor.errors import InputError
 from initadvisor.guard import preserve_model, preserve_process
@@ -32,7 +33,7 @@ class TrainingTask:
         model: the model as it came (a materialised copy of a lazy one); never modified.
         choosing: what all members train on and what scores them while schemes are chosen.
         folds: the same for confirming members, in turn; empty where ``choosing`` has to serve them too.
-        sample: the batch that analysis and data-driven schemes see.
+        sample: the batch that analysis and data-driven schemes see, as the loss calls the model with it.
         loss: called with a model and a batch.
         optimizer: builds the user's optimizer over a member's parameters.
         rates: learning rates to try, ascending.
@@ -191,8 +192,8 @@ def make_task(
     _check_numbers(clip_norm, steps)
     with preserve_process(), preserve_model(model):
         place = _device_of(model, device)
-        data = read_data(model, sample_batch, seed=seed, full_steps=steps)
-        model, lazy_note = _materialised(model, data.choosing.train[0], place)
+        data = read_data(model, sample_batch, seed=seed, full_steps=steps, whole=loss is not None)
+        model, lazy_note = _materialised(model, data.choosing.train[0], place, loss)
         if not any(p.requires_grad for p in model.parameters()):
             raise InputError(f"{type(model).__name__} has no trainable parameter; nothing to initialise")
         data, chosen = _try_loss(model, sample_batch, _moved(data, place), loss, place)
@@ -202,7 +203,7 @@ def make_task(
             model=model,
             choosing=data.choosing,
             folds=data.folds,
-            sample=data.choosing.train[0],
+            sample=batch_as_called(training_copy(model, place), data.choosing.train[0], chosen),
             loss=chosen,
             optimizer=plan,
             rates=rates,
@@ -242,16 +243,21 @@ def _ambient_autocast(device: torch.device) -> torch.dtype | None:
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
 
 
-def _materialised(model: nn.Module, batch: Batch, device: torch.device) -> tuple[nn.Module, str]:
+def _materialised(
+    model: nn.Module, batch: Batch, device: torch.device, loss: Callable[..., Any] | None
+) -> tuple[nn.Module, str]:
     """The model itself, or where it has lazy parameters a copy that has seen a batch."""
     if not any(is_lazy(p) for p in model.parameters()):
         return model, ""
     twin = copy.deepcopy(model).to(device)
+    there = move_batch(batch, device)
     try:
         with torch.no_grad():
-            move_batch(batch, device).call(twin)
+            there.call(twin)
     except Exception as error:
-        raise InputError(f"the model rejects the batch: {type(error).__name__}: {first_line(error)}") from error
+        if loss is None:
+            raise InputError(f"the model rejects the batch: {type(error).__name__}: {first_line(error)}") from error
+        choose_loss(loss, twin, there)  # which may call it otherwise
     return twin, "lazy layers were given their sizes by the first batch, on a copy"
 
 
@@ -297,7 +303,8 @@ def _try_loss(
         several = len(data.choosing.train) + len(data.choosing.heldout) > 2
         if several or not data.separate or not isinstance(sample, (tuple, dict, list)):
             raise
-        whole = unsplit(move_batch(first_batch(model, sample), device), "the model takes no part of it")
+        batch = first_batch(model, sample, whole=loss is not None)
+        whole = unsplit(move_batch(batch, device), "the model takes no part of it")
         return whole, choose_loss(loss, training_copy(model, device), whole.choosing.train[0])
 
 

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[2] / "initadvisor"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("types", "references", "guard"),
-    ("data", "losses"),
+    ("data", "losses", "calls"),
     ("graph", "initializers"),
     ("schemes",),
     ("trials",),

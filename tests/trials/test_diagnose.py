@@ -28,6 +28,23 @@ def test_a_healthy_training_has_no_diagnosis() -> None:
     assert diagnosis(tanh_mlp(), blobs(batches=30)) == ()
 
 
+def test_times_beside_the_data_are_not_told_to_be_standardised() -> None:
+    class Timed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = tanh_mlp()
+
+        def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+            return self.net(x) * (time[:, None] / 1000)
+
+    raw = [((x, 1000 * torch.rand(len(x))), y) for x, y in blobs(batches=30)]
+
+    def loss(model: nn.Module, batch: tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        return nn.functional.cross_entropy(model(*batch[0]), batch[1])
+
+    assert not says(diagnosis(Timed(), raw, loss=loss), "not standardised")
+
+
 def test_data_far_from_unit_scale() -> None:
     raw = [(100 * x + 30, y) for x, y in blobs()]
     assert says(diagnosis(tanh_mlp(), raw), "not standardised")

@@ -77,7 +77,7 @@ def affordable(spec: ModelSpec, batch: Batch) -> bool:
 
     Every weight is counted once per sample and position: pixels of a picture, tokens of a sequence.
     """
-    first = next(tensors_in((batch.args, dict(batch.kwargs))), None)
+    first = next(tensors_in(batch.inputs), None)
     positions = 1
     if first is not None and first.ndim:
         # How the first weight reads the data says which axes are places: a kernel the last ones, as many as it has; a
