@@ -20,7 +20,7 @@ from initadvisor.errors import InputError, nearest
 from initadvisor.evidence import Evidence, WeightSample
 from initadvisor.graph.analyze import analyze
 from initadvisor.graph.spec import ModelSpec
-from initadvisor.guard import preserve_model, preserve_process
+from initadvisor.guard import preserve_model, preserve_process, run_eagerly
 from initadvisor.losses import Loss
 from initadvisor.recipe import Provenance, Recipe, recipe_from_scheme
 from initadvisor.report.progress import Progress, show_progress
@@ -221,7 +221,7 @@ def advise(
         True
     """
     _check_model(model)
-    with preserve_process(), preserve_model(model, weights=True), show_progress(progress) as on_event:
+    with preserve_process(), preserve_model(model, weights=True), run_eagerly(), show_progress(progress) as on_event:
         task = make_task(
             model,
             sample_batch,

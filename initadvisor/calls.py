@@ -21,8 +21,8 @@ from torch.nn.parameter import is_lazy
 
 from initadvisor.data import Batch, first_batch, map_tensors
 from initadvisor.errors import InputError
-from initadvisor.guard import preserve_model, preserve_process
-from initadvisor.losses import Loss, LossKind, choose_loss, first_line, told_kind
+from initadvisor.guard import preserve_model, preserve_process, run_eagerly
+from initadvisor.losses import Loss, LossKind, choose_loss, quoted, told_kind
 
 SEED = 0
 """Of what a loss draws while it is watched: data-driven steps that see the result follow from their own seed alone."""
@@ -81,7 +81,7 @@ def batch_as_called(model: nn.Module, batch: Batch, loss: Loss) -> Batch:
         try:
             loss(model, batch)
         except Exception as error:
-            raise InputError(f"loss(model, batch) fails: {type(error).__name__}: {first_line(error)}") from error
+            raise InputError(f"loss(model, batch) fails: {quoted(error)}") from error
     if seen.first is not None and seen.inside == seen.reached:
         args, kwargs = seen.first
         return replace(batch, args=args, kwargs=kwargs)
@@ -109,7 +109,7 @@ def read_training(model: nn.Module, sample: Any, loss: Callable[..., Any] | None
     tensors = [*model.parameters(), *model.buffers()]
     if any(t.is_meta for t in tensors):
         return batch, None  # nothing can be tried: the loss would bring tensors of its own
-    with preserve_process(), preserve_model(model), torch.enable_grad():
+    with preserve_process(), preserve_model(model), run_eagerly(), torch.enable_grad():
         # A first call would give lazy parameters their shapes for good.
         twin = copy.deepcopy(model) if any(is_lazy(t) for t in tensors) else model
         chosen = loss if isinstance(loss, Loss) else _settled(loss, twin, batch)

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import Dataset, IterableDataset
 
 from initadvisor.errors import InputError
 
@@ -97,7 +99,7 @@ def map_tensors(value: Any, fn: Any) -> Any:
 
 def _accepts(model: nn.Module, count: int, names: Iterable[str]) -> bool | None:
     """Whether ``model.forward`` binds that many positional and those keyword arguments; None where unknowable."""
-    if getattr(type(model), "forward", None) is nn.Module.forward:
+    if getattr(model.forward, "__func__", None) is nn.Module.forward:
         return False  # it has none of its own: only a loss knows what to call
     try:
         signature = inspect.signature(model.forward)
@@ -152,11 +154,20 @@ def split_batch(model: nn.Module, batch: Any, *, whole: bool = False) -> Batch:
     if isinstance(batch, Batch):
         return batch
     try:
-        return _taken_apart(model, batch)
+        found = _taken_apart(model, batch)
+        if _holds_numpy((found.args, dict(found.kwargs), found.target)) and not whole:
+            raise InputError("the batch holds numpy arrays; give tensors (torch.from_numpy(x).float() for inputs)")
+        return found
     except InputError:
         if whole and next(tensors_in(batch), None) is not None:
             return Batch((), {}, None, batch)
         raise
+
+
+def _holds_numpy(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_numpy, value.values()))
+    return any(map(_holds_numpy, value)) if isinstance(value, (tuple, list)) else isinstance(value, np.ndarray)
 
 
 def _taken_apart(model: nn.Module, batch: Any) -> Batch:
@@ -227,6 +238,13 @@ def batches_of(model: nn.Module, sample: Any, *, limit: int, whole: bool = False
         >>> len(batches_of(net, pixels, limit=9)), len(batches_of(net, pixels[:2], limit=9))  # two: input and target
         (5, 1)
     """
+    if sample is None:
+        raise InputError("there is no batch; give (inputs, target), a dict, or a loader of such batches")
+    if isinstance(sample, Dataset) and not isinstance(sample, IterableDataset):
+        raise InputError(
+            f"{type(sample).__name__} is a dataset of single samples; give a loader of your batches: "
+            "DataLoader(dataset, batch_size=…, shuffle=True)"
+        )
     if _is_one_batch(model, sample):
         return [split_batch(model, sample, whole=whole)]
     found = [split_batch(model, b, whole=whole) for b in islice(iter(sample), limit)]

@@ -8,6 +8,8 @@ grad mode, determinism switches) and :func:`preserve_model` for a model (weights
 from __future__ import annotations
 
 import random
+import sys
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,6 +77,28 @@ def preserve_process() -> Iterator[None]:
             # Setting it imports torch's compiler: seconds, so only where it has changed.
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
+
+
+@contextmanager
+def run_eagerly() -> Iterator[None]:
+    """Run what was compiled as it was written.
+
+    A compiled model computes the same. Compiling every copy of it again takes longer than the trials do, and a process
+    that is forked while compiler threads run waits for them forever. Where nothing can have been compiled yet, the
+    compiler's long import is spared.
+
+    Example:
+        >>> with run_eagerly():
+        ...     out = torch.nn.Linear(3, 2)(torch.zeros(1, 3))
+    """
+    stance = getattr(torch.compiler, "set_stance", None)
+    if stance is None or "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with warnings.catch_warnings(), stance("force_eager"):
+        # Hooks that follow the modules are taken off again before anything is compiled.
+        warnings.filterwarnings("ignore", message=r"Using `torch\.compile\(module\)` when there are global hooks")
+        yield
 
 
 def _copy_of(tensor: torch.Tensor) -> torch.Tensor:

@@ -137,16 +137,30 @@ def choose_loss(function: Callable[..., Any] | None, model: nn.Module, batch: Ba
         try:
             output = batch.call(model)
         except Exception as error:
-            raise InputError(
-                f"the model rejects the batch: {type(error).__name__}: {first_line(error)}; if your training calls it "
-                "otherwise, give loss=(model, batch) -> scalar"
-            ) from error
+            remedy = _remedy_for(error, model, batch)
+            raise InputError(f"the model rejects the batch: {quoted(error)}{remedy}") from error
     return Loss(infer_kind(output, batch.target))
 
 
 def first_line(error: BaseException) -> str:
     """First non-empty line of an error's text, for messages of one line."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+
+
+def quoted(error: BaseException) -> str:
+    """Kind and first line of an error, as messages of one line tell it."""
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _remedy_for(error: Exception, model: nn.Module, batch: Batch) -> str:
+    if isinstance(error, (TypeError, NotImplementedError)):
+        return "; if your training calls it otherwise, give loss=(model, batch) -> scalar"
+    mine = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    theirs = {t.dtype for t in tensors_in(batch.inputs) if t.is_floating_point()}
+    if len(mine) == len(theirs) == 1 and mine != theirs:
+        names = [str(*dtypes).removeprefix("torch.") for dtypes in (theirs, mine)]
+        return f"; the inputs are {names[0]} and the weights {names[1]}: convert one of them"
+    return ""
 
 
 def _given(function: Callable[..., Any], model: nn.Module, batch: Batch) -> Loss:
@@ -160,9 +174,7 @@ def _given(function: Callable[..., Any], model: nn.Module, batch: Batch) -> Loss
         try:
             value = loss(model, batch)
         except Exception as error:  # noqa: BLE001 - whatever the user's function raises is quoted below
-            faults.append(
-                f"as {kind.value.removeprefix('your function of ')} {type(error).__name__}: {first_line(error)}"
-            )
+            faults.append(f"as {kind.value.removeprefix('your function of ')} {quoted(error)}")
             continue
         if isinstance(value, torch.Tensor) and value.numel() == 1:
             return loss

@@ -17,12 +17,13 @@ from initadvisor.errors import AnalysisError, InputError
 from initadvisor.graph.analyze import read
 from initadvisor.graph.capture import Recording, capture, recording
 from initadvisor.graph.spec import ModelSpec
-from initadvisor.guard import preserve_model, preserve_process
+from initadvisor.guard import preserve_model, preserve_process, run_eagerly
 from initadvisor.losses import (
     Loss,
     LossKind,
     first_line,
     infer_kind,
+    quoted,
     scores_of,
 )
 from initadvisor.trials.metrics import watched_weights
@@ -62,7 +63,7 @@ def measure(model: nn.Module, batch: Batch, loss: Loss | None) -> tuple[ModelSpe
         InputError: the given loss cannot be called.
     """
     watch = Watch(model, batch.size or 0)
-    with preserve_process(), preserve_model(model), torch.enable_grad():
+    with preserve_process(), preserve_model(model), run_eagerly(), torch.enable_grad():
         for parameter in model.parameters():
             parameter.grad = None
         was_training = model.training
@@ -123,7 +124,7 @@ def _loss_of_model(model: nn.Module, batch: Batch, loss: Loss, watch: Watch) -> 
         with watch:
             done.loss = _scalar(loss(model, batch))
     except Exception as error:
-        raise InputError(f"loss(model, batch) fails: {type(error).__name__}: {first_line(error)}") from error
+        raise InputError(f"loss(model, batch) fails: {quoted(error)}") from error
     return done
 
 
@@ -135,7 +136,7 @@ def _loss_of_output(output: Any, batch: Batch, loss: Loss | None) -> _Pass:
             done.loss = _scalar(loss.of_output(done.output, batch.target))
         except Exception as error:
             raise InputError(
-                f"loss(output, target) fails: {type(error).__name__}: {first_line(error)}; "
+                f"loss(output, target) fails: {quoted(error)}; "
                 "give (output, target) -> scalar or (model, batch) -> scalar"
             ) from error
         return done

@@ -8,8 +8,6 @@ control flow is no obstacle. Tensors are known by weak identity: nothing is kept
 from __future__ import annotations
 
 import copy
-import sys
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -26,7 +24,7 @@ from initadvisor.errors import AnalysisError, InitAdvisorError
 from initadvisor.graph.excerpt import models_part
 from initadvisor.graph.kinds import words
 from initadvisor.graph.opgraph import Op, OpGraph, Ref, Source, Value
-from initadvisor.guard import preserve_model, preserve_process
+from initadvisor.guard import preserve_model, preserve_process, run_eagerly
 
 _QUESTIONS = words(
     "size dim ndimension numel nelement stride storage_offset is_floating_point is_complex is_contiguous is_inference "
@@ -289,19 +287,6 @@ _OUTPUT_NESTING = 8
 
 
 @contextmanager
-def _eager() -> Iterator[None]:
-    """Run what was compiled as it was written; where nothing can have been, spare the compiler's long import."""
-    stance = getattr(torch.compiler, "set_stance", None)
-    if stance is None or "torch._dynamo" not in sys.modules:
-        yield
-        return
-    with warnings.catch_warnings(), stance("force_eager"):
-        # The hooks that follow the modules are taken off again before anything is compiled.
-        warnings.filterwarnings("ignore", message=r"Using `torch\.compile\(module\)` when there are global hooks")
-        yield
-
-
-@contextmanager
 def _unscripted(recorder: _Recorder) -> Iterator[None]:
     """Run scripted functions as the Python they were made of; of one that kept none, record inputs and outputs."""
     kind = torch._C.ScriptFunction
@@ -385,7 +370,7 @@ def capture(model: nn.Module, batch: Batch) -> OpGraph:
     model = runnable(model)
     if has_lazy(model):
         # The shapes come with the first call; only the second has them all as ordinary parameters.
-        with preserve_process(), torch.no_grad(), _eager():
+        with preserve_process(), torch.no_grad(), run_eagerly():
             _call(model, _own_copy(batch, None), _Recorder(module_names(model)))
     with preserve_process(), preserve_model(model), torch.no_grad(), recording(model, batch) as record:
         return record.graph(record.run())
@@ -443,7 +428,7 @@ def recording(model: nn.Module, batch: Batch) -> Iterator[Recording]:
         >>> output.requires_grad, [op.name for op in graph.ops]
         (True, ['linear'])
     """
-    with _eager():
+    with run_eagerly():
         yield Recording(model, _own_copy(batch, _meta_device(model)))
 
 

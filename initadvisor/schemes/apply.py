@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from initadvisor.calls import trained_batch
 from initadvisor.data import Batch
 from initadvisor.errors import InitAdvisorError, SchemeError, nearest
-from initadvisor.guard import preserve_model, preserve_process
+from initadvisor.guard import preserve_model, preserve_process, run_eagerly
 from initadvisor.initializers.registry import get as card_of
 from initadvisor.losses import Loss, choose_loss
 from initadvisor.schemes.regions import coverage_fault, gather, scatter, slice_shape
@@ -383,7 +383,7 @@ def _calibrate(
     if isinstance(given, Loss):
         loss = given
     elif given is not None and any(get(step.method).descends for step in scheme.calibrations):
-        with preserve_process(), preserve_model(model), torch.enable_grad():
+        with preserve_process(), preserve_model(model), run_eagerly(), torch.enable_grad():
             loss = choose_loss(given, model, batch)
     steps = (calibrate(step, model, paths=paths, batch=batch, loss=loss, seed=seed) for step in scheme.calibrations)
     return [note for notes in steps for note in notes]

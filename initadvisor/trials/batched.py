@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from initadvisor.data import Batch, tensors_in
 from initadvisor.graph.spec import ModelSpec
-from initadvisor.losses import first_line
+from initadvisor.losses import quoted
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.trials.loop import Draw, Training, make_draw, step_clock, train_members
 from initadvisor.trials.member import Checkpoint, MemberState
@@ -206,7 +206,7 @@ def _draws(
         try:
             draws[name, seed] = make_draw(task, schemes[name], seed, spec)
         except Exception as error:  # noqa: BLE001 - a scheme that does not fit is that member's result
-            broken[name, seed] = f"{type(error).__name__}: {first_line(error)}"
+            broken[name, seed] = quoted(error)
     return draws, broken
 
 

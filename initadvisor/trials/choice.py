@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from initadvisor.losses import first_line
+from initadvisor.losses import quoted
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.trials.batched import batching_of, is_out_of_memory, time_steps
 from initadvisor.trials.loop import Draw, Training, make_draw
@@ -148,7 +148,7 @@ def choose_batching(
         states, draws = _members(task, schemes, names, seed)
         seconds, spent = _check(task, batching, states, draws)
     except Exception as error:  # noqa: BLE001 - whatever stands in the way of batching is the reason to loop
-        reason = str(error) if isinstance(error, NotBatchableError) else f"{type(error).__name__}: {first_line(error)}"
+        reason = str(error) if isinstance(error, NotBatchableError) else quoted(error)
         return Choice(text=f"{loop_text}; not batched: {reason[:160]}")
     limit = int(FREE_SHARE * free_memory(task.device) / max(1, batching.member_bytes) / max(1, workers))
     timed = [(PROBED[0], seconds)] if PROBED[0] <= limit else []

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from initadvisor.data import tensors_in
-from initadvisor.losses import LossKind
+from initadvisor.losses import LossKind, scores_of
 from initadvisor.trials.decide import SHORTEST_KEEP
 from initadvisor.trials.member import MemberState
 from initadvisor.trials.result import Verdict
@@ -40,6 +42,13 @@ RATE_MATTERS = 3.0
 """Spread over learning rates in multiples of the spread over schemes from which the rate is what matters."""
 
 
+FACTORS = 1.0, -8.0, 8.0
+"""On all weights, to tell probabilities from scores that happen to lie between 0 and 1."""
+
+ROUNDING = 1e-3
+"""By which probabilities may miss a sum of 1."""
+
+
 @dataclass(frozen=True)
 class Figures:
     """What a diagnosis looks at.
@@ -60,7 +69,11 @@ class Figures:
 def diagnose(figures: Figures) -> tuple[str, ...]:
     """Sentences that say what to look at instead, the most serious first; empty where nothing stands out."""
     found: list[str] = []
-    for rule in (_all_died, _at_chance, _no_gradient, _scale_of_data, _edge_of_grid, _rate_matters, _over_fitting):
+    rules = (
+        _all_died, _squashed_twice, _at_chance, _no_gradient, _scale_of_data, _edge_of_grid, _rate_matters,
+        _over_fitting,
+    )  # fmt: skip
+    for rule in rules:
         found += rule(figures)
     return tuple(found)
 
@@ -74,6 +87,44 @@ def _all_died(f: Figures) -> Iterator[str]:
             "norm, "
             "or look for a loss that can overflow"
         )
+
+
+def _squashed_twice(f: Figures) -> Iterator[str]:
+    """Probabilities where the loss wants scores: it applies its own softmax or sigmoid to them."""
+    loss, function = f.task.loss, f.task.loss.function
+    over_classes = loss.kind in (LossKind.CROSS_ENTROPY_LAST, LossKind.CROSS_ENTROPY_SECOND)
+    over_classes |= function is F.cross_entropy or isinstance(function, nn.CrossEntropyLoss)
+    each = loss.kind is LossKind.BINARY
+    each |= function is F.binary_cross_entropy_with_logits or isinstance(function, nn.BCEWithLogitsLoss)
+    if not over_classes and not each:
+        return
+    outputs = list(_outputs(f.task))
+    if len(outputs) < len(FACTORS) or any(float(p.min()) < 0 or float(p.max()) > 1 for p in outputs):
+        return
+    classes = -1 if loss.kind is LossKind.CROSS_ENTROPY_LAST else 1
+    if over_classes and not any((p.sum(classes) - 1).abs().max() > ROUNDING for p in outputs if p.ndim > 1):
+        yield (
+            "the model ends in a softmax and the loss applies another one, which leaves it a fraction of the gradient "
+            "and keeps it from small values: give the loss the scores before the softmax"
+        )
+    elif each:
+        yield (
+            "the model ends in a sigmoid and the loss applies another one, so that no output can go below 1/2: give "
+            "the loss the scores before the sigmoid"
+        )
+
+
+def _outputs(task: TrainingTask) -> Iterator[torch.Tensor]:
+    """What the model makes of the sample by its weights, and by large ones of either sign: scores then leave [0, 1]."""
+    for factor in FACTORS:
+        twin = task.member().eval()
+        try:
+            with torch.no_grad():
+                for parameter in twin.parameters():
+                    parameter.mul_(factor)
+                yield scores_of(task.sample.call(twin)).float()
+        except Exception:  # noqa: BLE001 - what cannot be called so is not told
+            return
 
 
 def guessing_loss(task: TrainingTask) -> float | None:

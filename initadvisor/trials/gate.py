@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from initadvisor.data import tensors_in
-from initadvisor.losses import first_line
+from initadvisor.losses import quoted
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.trials.loop import drawn_model, trial_process
 from initadvisor.trials.redraw import is_redraw
@@ -84,7 +84,7 @@ def _look(task: TrainingTask, scheme: Scheme, seed: int) -> Passed:
         loss = task.compute_loss(model, task.batch_at(seed, 0))
         loss.backward()  # type: ignore[no-untyped-call]
     except Exception as error:  # noqa: BLE001 - a scheme that does not fit is dropped with its own words
-        return Passed(scheme.name, math.inf, f"{type(error).__name__}: {first_line(error)}", "")
+        return Passed(scheme.name, math.inf, quoted(error), "")
     value, seconds = float(loss.detach()), time.perf_counter() - began
     fault = _fault(task, model, value)
     if not fault and scheme.name == TORCH_DEFAULT and is_redraw(task.member(), model):

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from initadvisor.graph.spec import ModelSpec
+from initadvisor.guard import run_eagerly
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.trials.batched import train_batched
 from initadvisor.trials.choice import Choice, choose_batching
@@ -166,7 +167,8 @@ def work(token: int, packed: bytes | None, job_bytes: bytes) -> bytes:
         states = [
             replace(s, checkpoint=unpack(s.checkpoint)) if isinstance(s.checkpoint, bytes) else s for s in job.states
         ]
-        done = run_job(context, replace(job, states=tuple(states)))
+        with run_eagerly():  # what has just been unpacked may have brought the compiler along
+            done = run_job(context, replace(job, states=tuple(states)))
     return pack([replace(s, checkpoint=None if s.checkpoint is None else pack(s.checkpoint)) for s in done])
 
 

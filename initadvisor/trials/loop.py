@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.guard import preserve_process
-from initadvisor.losses import first_line
+from initadvisor.losses import quoted
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.trials.member import Checkpoint, MemberState, load_tensors
 from initadvisor.trials.metrics import measure_flow
@@ -227,7 +227,7 @@ def _train_one(
     except DivergedError:
         status, message = Status.DIVERGED, f"at step {len(losses) + 1}"
     except Exception as error:  # noqa: BLE001 - a user's training may raise anything; it is quoted
-        status, message = Status.FAILED, f"{type(error).__name__}: {first_line(error)}"
+        status, message = Status.FAILED, quoted(error)
     return replace(
         state,
         steps=len(losses),

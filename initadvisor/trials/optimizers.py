@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from initadvisor.errors import InputError
-from initadvisor.losses import first_line
+from initadvisor.losses import quoted
 
 SEARCH = "search"
 """Value of ``lr`` that asks for a grid even where the optimizer carries a rate of its own."""
@@ -243,9 +243,7 @@ def _try(build: Callable[[], Any]) -> Any:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(
-            f"the optimizer cannot be built on the model's parameters: {type(error).__name__}: {first_line(error)}"
-        ) from error
+        raise InputError(f"the optimizer cannot be built on the model's parameters: {quoted(error)}") from error
 
 
 def _centre(plan: OptimizerPlan) -> float:

@@ -19,7 +19,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
 from initadvisor.errors import StorageError
-from initadvisor.losses import first_line
+from initadvisor.losses import quoted
 from initadvisor.trials.member import MemberKey, MemberState
 from initadvisor.trials.result import SignalFlow, Status
 
@@ -98,7 +98,7 @@ class StudyLog:
             raise
         except Exception as error:
             raise StorageError(
-                f'storage "{self.url}" {what}: {type(error).__name__}: {first_line(error)}; '
+                f'storage "{self.url}" {what}: {quoted(error)}; '
                 'give a URL like "sqlite:///study.db" in a folder you may write to'
             ) from error
 

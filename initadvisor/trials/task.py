@@ -17,7 +17,7 @@ from initadvisor.calls import batch_as_called
 from initadvisor.data import Batch, first_batch, map_tensors
 from initadvisor.errors import InputError
 from initadvisor.guard import preserve_model, preserve_process
-from initadvisor.losses import Loss, choose_loss, first_line
+from initadvisor.losses import Loss, choose_loss, first_line, quoted
 from initadvisor.trials.batches import Data, Split, read_data, unsplit
 from initadvisor.trials.optimizers import OptimizerPlan, choose_rates, normalise_optimizer
 from initadvisor.trials.streams import derive
@@ -153,9 +153,7 @@ def training_copy(model: nn.Module, device: torch.device) -> nn.Module:
     try:
         twin = copy.deepcopy(model, memo)
     except Exception as error:
-        raise InputError(
-            f"{type(model).__name__} cannot be copied, which trials need: {type(error).__name__}: {first_line(error)}"
-        ) from error
+        raise InputError(f"{type(model).__name__} cannot be copied, which trials need: {quoted(error)}") from error
     twin = twin.to(device)
     if not model.training:
         twin.train()
@@ -256,7 +254,7 @@ def _materialised(
             there.call(twin)
     except Exception as error:
         if loss is None:
-            raise InputError(f"the model rejects the batch: {type(error).__name__}: {first_line(error)}") from error
+            raise InputError(f"the model rejects the batch: {quoted(error)}") from error
         choose_loss(loss, twin, there)  # which may call it otherwise
     return twin, "lazy layers were given their sizes by the first batch, on a copy"
 
@@ -321,6 +319,8 @@ def _rehearse(task: TrainingTask) -> TrainingTask:
     random = not torch.equal(before, torch.get_rng_state())
     _quoted("the backward pass", value.backward)
     notes = list(task.notes)
+    if hasattr(task.model, "_orig_mod"):
+        notes.append("the model is compiled; trials run it uncompiled, which gives the same but for rounding")
     rates, locked = task.rates, task.lr_locked
     if task.scheduler is not None and not _rate_survives(task, twin):
         rates, locked = rates[:1], True
@@ -344,7 +344,7 @@ def _quoted(what: str, call: Callable[[], Any]) -> Any:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{what} raises {type(error).__name__}: {first_line(error)}") from error
+        raise InputError(f"{what} raises {quoted(error)}") from error
 
 
 def _rate_survives(task: TrainingTask, twin: nn.Module) -> bool:

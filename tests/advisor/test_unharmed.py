@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,10 @@ import torch
 from torch import nn
 
 import initadvisor
+from initadvisor.guard import run_eagerly
+from initadvisor.trials.jobs import Job, work
+from initadvisor.trials.member import MemberKey, MemberState, pack, unpack
+from initadvisor.trials.task import make_task
 
 
 class Net(nn.Module):
@@ -141,3 +146,41 @@ def test_applying_advice_changes_only_what_it_may() -> None:
     changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
     trainable = {k for k, p in model.named_parameters() if p.requires_grad}
     assert changed <= trainable
+
+
+COMPILED: list[int] = []
+
+
+def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+    """A compiler that tells when it is asked."""
+    COMPILED.append(len(inputs))
+    return graph.forward
+
+
+def test_a_compiled_model_is_compiled_by_nobody_but_its_owner() -> None:
+    """Forked while the compiler's threads run, workers once waited for them forever."""
+    net = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 3))
+    model, batch = torch.compile(net, backend=backend), (torch.randn(64, 6), torch.randint(3, (64,)))
+    with ThreadPoolExecutor(1) as executor:
+        for where in (None, executor):
+            advice = initadvisor.advise(model, batch, lr=0.1, budget=400, progress=False, executor=where)
+    assert any("uncompiled" in note for note in advice.evidence.notes)
+    lsuv = next(s for s in initadvisor.propose(model, batch, loss=nn.CrossEntropyLoss()) if s.name == "lsuv")
+    lsuv.apply(model, batch=batch)
+    initadvisor.check(model, batch, loss=lambda model, batch: model(batch[0]).square().mean())
+    assert not COMPILED
+    model(batch[0])
+    assert COMPILED  # it still is for its owner
+
+
+def test_an_executor_elsewhere_does_not_compile_either() -> None:
+    model, batch = torch.compile(nn.Linear(6, 3), backend=backend), (torch.randn(64, 6), torch.randint(3, (64,)))
+    with run_eagerly():
+        task = make_task(model, batch, lr=0.1)
+        spec, schemes = initadvisor.analyze(model, batch), {s.name: s for s in initadvisor.propose(model, batch)}
+    torch.compiler.reset()  # what was compiled before serves other models, too
+    COMPILED.clear()
+    states = tuple(MemberState(MemberKey("rung", name, 0, 0.1)) for name in ("current", "torch_default"))
+    done = unpack(work(0, pack((task, spec, {})), pack(Job(states, 3, (3,), schemes))))
+    assert [s.steps for s in done] == [3, 3]
+    assert not COMPILED

@@ -5,9 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from initadvisor.data import batches_of, check_finite, first_batch, split_batch
 from initadvisor.errors import InputError
@@ -94,3 +96,25 @@ def test_nan_is_named_with_its_place() -> None:
     with pytest.raises(InputError, match="target"):
         check_finite(split_batch(One(), (X, x)))
     check_finite(split_batch(One(), (torch.full((2, 2), float("-inf")), Y)))
+
+
+def test_what_is_no_batch_is_told_with_its_remedy() -> None:
+    net = nn.Linear(3, 2)
+    with pytest.raises(InputError, match="DataLoader"):
+        first_batch(net, TensorDataset(torch.zeros(8, 3)))
+    with pytest.raises(InputError, match="there is no batch"):
+        first_batch(net, None)
+    with pytest.raises(InputError, match="numpy"):
+        first_batch(net, (np.zeros((8, 3)), np.zeros(8)))
+    own = (np.zeros((8, 3)), torch.zeros(8, 3))
+    assert split_batch(net, own, whole=True).raw is own  # the loss may convert it by itself
+
+
+@pytest.mark.parametrize("wrapped", [torch.compile, nn.DataParallel])
+def test_wrapped_models_take_what_is_within(wrapped: Any) -> None:
+    assert len(split_batch(wrapped(nn.Linear(3, 2)), (X, Y)).args) == 1
+
+
+def test_a_model_without_forward_takes_nothing() -> None:
+    with pytest.raises(InputError, match="parts"):
+        split_batch(nn.Module(), (X, Y))

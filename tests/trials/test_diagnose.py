@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from fakes import SPEC, blobs, current, tanh_mlp, xavier
 from torch import nn
@@ -26,6 +29,29 @@ def says(found: tuple[str, ...], words: str) -> bool:
 
 def test_a_healthy_training_has_no_diagnosis() -> None:
     assert diagnosis(tanh_mlp(), blobs(batches=30)) == ()
+
+
+@pytest.mark.parametrize("loss", [None, nn.CrossEntropyLoss(), nn.functional.cross_entropy])
+def test_a_softmax_before_a_cross_entropy(loss: Any) -> None:
+    raw = blobs(batches=30)
+    assert says(diagnosis(nn.Sequential(tanh_mlp(), nn.Softmax(1)), raw, loss=loss), "ends in a softmax")
+    assert not says(diagnosis(nn.Sequential(tanh_mlp(), nn.LogSoftmax(1)), raw, loss=loss), "softmax")
+    assert not says(diagnosis(nn.Sequential(tanh_mlp(), nn.Sigmoid()), raw, loss=loss), "softmax")
+
+
+@pytest.mark.parametrize("loss", [None, nn.BCEWithLogitsLoss(), nn.functional.binary_cross_entropy_with_logits])
+def test_a_sigmoid_before_a_cross_entropy_of_scores(loss: Any) -> None:
+    raw = [(x, (y > 0).float()[:, None]) for x, y in blobs(batches=30)]
+    if loss is None:
+        raw = [(x, y.long()) for x, y in raw]  # to be told from a regression
+    scores = nn.Sequential(tanh_mlp(), nn.Tanh(), nn.Linear(tanh_mlp()[-1].out_features, 1))
+    with torch.no_grad():
+        scores[-1].weight.mul_(0.01)
+        scores[-1].bias.fill_(0.5)  # scores between 0 and 1, by chance
+    assert not says(diagnosis(scores, raw, loss=loss), "sigmoid")
+    assert says(diagnosis(nn.Sequential(scores, nn.Sigmoid()), raw, loss=loss), "ends in a sigmoid")
+    squared = nn.functional.mse_loss
+    assert not says(diagnosis(nn.Sequential(scores, nn.Sigmoid()), raw, loss=squared), "sigmoid")
 
 
 def test_times_beside_the_data_are_not_told_to_be_standardised() -> None:

@@ -13,7 +13,7 @@ import initadvisor.schemes.data_driven.lsuv as lsuv
 import initadvisor.schemes.data_driven.metainit as metainit
 from initadvisor.data import Batch
 from initadvisor.errors import InitAdvisorError, SchemeError, nearest
-from initadvisor.guard import preserve_model, preserve_process
+from initadvisor.guard import preserve_model, preserve_process, run_eagerly
 from initadvisor.schemes.data_driven.card import CalibrationCard, ModelLoss, Site, cards, few, get, rescalable
 from initadvisor.schemes.scheme import Calibration
 from initadvisor.schemes.seeding import stream_seed
@@ -98,7 +98,7 @@ def calibrate(
     saved = [(tensor, tensor.detach().clone()) for slot in slots.values() for tensor in slot.touched()]
     kept = False
     try:
-        with preserve_process(), preserve_model(model):
+        with preserve_process(), preserve_model(model), run_eagerly():
             # Dropout masks and whatever else the model draws follow from the seed, as everything here does.
             torch.manual_seed(stream_seed(seed, card.name))
             if not model.training:
