@@ -123,12 +123,7 @@ def _cited(keys: tuple[str, ...]) -> str:
 def _effect(page: Page, evidence: Evidence) -> None:
     page.heading("How sure")
     page.text(sentences.effect(evidence))
-    page.text(_scope(evidence))
-
-
-def _scope(evidence: Evidence) -> str:
-    scope = evidence.race.decision.scope
-    return f"This holds {scope}, not beyond." if scope else ""
+    page.text(sentences.scope(evidence))
 
 
 def _ranking(page: Page, evidence: Evidence) -> None:
@@ -228,8 +223,7 @@ def _flow(page: Page, evidence: Evidence, shown: Contrast) -> None:
         ("Signal through depth: RMS of layer outputs", "forward_rms"),
         ("Gradient through depth: RMS at layer outputs", "backward_norm"),
     ):
-        left: tuple[float, ...] = getattr(before, field, ())
-        right: tuple[float, ...] = getattr(after, field, ())
+        left, right = (tuple(v for _, v in flow.course(field)) if flow else () for flow in (before, after))
         if left or right:
             feet = (("first layer", "last") if left else ("", ""), ("first layer", "last") if right else ("", ""))
             _pair(page, title, shown, left, right, log_axis([*left, *right]), feet)

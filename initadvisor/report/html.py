@@ -108,7 +108,7 @@ def _content(evidence: Evidence, recipe: str) -> dict[str, Any]:
         "gaps": sentences.coverage_gaps(evidence.spec.coverage),
         "why": (*decision.why, *words),
         "effect": _unbroken(sentences.effect(evidence)),
-        "scope": f"This holds {decision.scope}, not beyond." if decision.scope else "",
+        "scope": sentences.scope(evidence),
         "reasons_title": "What it fills" if decision.verdict is Verdict.SWITCH else f'What "{other}" would fill',
         "reasons": [(r, ", ".join(c.short for c in _references(r.references))) for r in sentences.reasons(scheme)]
         if scheme
@@ -209,7 +209,7 @@ def _flow_pictures(evidence: Evidence, words: tuple[str, ...]) -> list[Picture]:
         ("forward_rms", "Signal", "RMS of layer output"),
         ("backward_norm", "Gradient", "RMS of gradient at output"),
     ):
-        if any(getattr(f, field) for f in flows):
+        if any(f.course(field) for f in flows):
             told = " ".join(w.removeprefix(f"{kind}: ") for w in words if w.startswith(kind))
             draw = partial(plot_flow, evidence=evidence, field=field, name=axis, theme=PAINTED)
             title = f"{kind} through depth"

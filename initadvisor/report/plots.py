@@ -16,7 +16,6 @@ from initadvisor.evidence import Evidence, WeightSample
 from initadvisor.report.contrast import contrast, curve_of, finite_range, flow_of, trainings, was_tried
 from initadvisor.report.numbers import number
 from initadvisor.report.termplot import log_axis
-from initadvisor.trials.result import SignalFlow
 from initadvisor.types import CURRENT
 
 if TYPE_CHECKING:
@@ -61,6 +60,12 @@ class Theme:
     surface: str = "none"
 
 
+LEGEND_ROW = 13.0
+"""Points a row of a legend takes, which stands between axes and title."""
+
+LEGEND_CHARACTERS = 48
+"""Of all labels together, up to which they fit into one row."""
+
 LIGHT = Theme(surface="#ffffff")
 """For paper and notebooks."""
 
@@ -85,8 +90,22 @@ def _legend(ax: Axes, theme: Theme) -> None:
         ax.set_xticks([])
         ax.set_yticks([])
     if ax.get_legend_handles_labels()[0]:
-        legend = ax.legend(fontsize=8, frameon=False, labelcolor=theme.ink)
-        legend.set_zorder(5)
+        # Above the axes: within, it lies over the lines of a signal that goes up and down.
+        columns = math.ceil(len(ax.get_legend_handles_labels()[1]) / _legend_rows(ax))
+        ax.legend(
+            fontsize=8, frameon=False, labelcolor=theme.ink, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns,
+            borderaxespad=0.2, borderpad=0.2, handlelength=1.8, columnspacing=1.2,
+        )  # fmt: skip
+
+
+def _legend_rows(ax: Axes) -> int:
+    """Rows the legend takes: one, where its labels fit beside each other."""
+    labels = ax.get_legend_handles_labels()[1]
+    return 1 if sum(map(len, labels)) <= LEGEND_CHARACTERS else len(labels)
+
+
+def _title(ax: Axes, text: str, theme: Theme) -> None:
+    ax.set_title(text, fontsize=10, color=theme.ink, loc="left", pad=3 + LEGEND_ROW * _legend_rows(ax))
 
 
 def _pairs(evidence: Evidence, theme: Theme) -> list[tuple[str, str, str, str, str]]:
@@ -155,9 +174,9 @@ def plot_flow(ax: Axes, evidence: Evidence, field: str, name: str, theme: Theme 
     every: list[float] = []
     for scheme, label, color, style, marker in _pairs(evidence, theme):
         flow = flow_of(evidence, shown.before if scheme == CURRENT else shown.after)
-        if flow is None or not getattr(flow, field):
+        if flow is None or not flow.course(field):
             continue
-        places, values = _positions(flow), getattr(flow, field)
+        places, values = zip(*flow.course(field), strict=True)
         floor = min((v for v in values if math.isfinite(v) and v > 0), default=1.0) / ZERO_BELOW
         finite = [(p, max(v, floor)) for p, v in zip(places, values, strict=True) if math.isfinite(v)]
         ax.plot(
@@ -180,10 +199,6 @@ def plot_flow(ax: Axes, evidence: Evidence, field: str, name: str, theme: Theme 
     ax.set_ylabel(name, fontsize=9)
     dress(ax, theme)
     _legend(ax, theme)
-
-
-def _positions(flow: SignalFlow) -> list[int]:
-    return list(range(1, len(flow.layers) + 1))
 
 
 def plot_ranking(ax: Axes, evidence: Evidence, theme: Theme = LIGHT) -> None:
@@ -235,7 +250,7 @@ def plot_weights(ax: Axes, sample: WeightSample, theme: Theme = LIGHT) -> None:
                 side * sample.declared_std, color=theme.ink, linestyle=":", linewidth=1,
                 label="declared ±σ" if side > 0 else None,
             )  # fmt: skip
-    ax.set_title(sample.path, fontsize=8)
+    ax.set_title(sample.path, fontsize=8, loc="left", pad=3 + LEGEND_ROW * _legend_rows(ax))
     ax.set_yticks([])
     dress(ax, theme)
     _legend(ax, theme)
@@ -265,16 +280,16 @@ def plot_evidence(evidence: Evidence, theme: Theme = LIGHT) -> Figure:
     grid = made.add_gridspec(2 + rows, 2, height_ratios=[3.2, tall, *[1.9] * rows])
     first = made.add_subplot(grid[0, 0])
     plot_flow(first, evidence, "forward_rms", "RMS of layer output", theme)
-    first.set_title("signal through depth", fontsize=10, color=theme.ink)
+    _title(first, "signal through depth", theme)
     second = made.add_subplot(grid[0, 1])
     plot_flow(second, evidence, "backward_norm", "RMS of gradient at output", theme)
-    second.set_title("gradient through depth", fontsize=10, color=theme.ink)
+    _title(second, "gradient through depth", theme)
     third = made.add_subplot(grid[1, 0])
     plot_curves(third, evidence, theme)
-    third.set_title("loss while training", fontsize=10, color=theme.ink)
+    _title(third, "loss while training", theme)
     fourth = made.add_subplot(grid[1, 1])
     plot_ranking(fourth, evidence, theme)
-    fourth.set_title("candidates", fontsize=10, color=theme.ink)
+    _title(fourth, "candidates", theme)
     for index, sample in enumerate(evidence.weights):
         plot_weights(made.add_subplot(grid[2 + index // 2, index % 2]), sample, theme)
     # A figure made without pyplot has no picture for a notebook; pyplot would choose a backend for the whole process.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from initadvisor.evidence import Evidence
@@ -223,7 +224,7 @@ def figures_in_words(
         ("Gradient", "backward_norm", ("last", "first")),  # it travels back
     ):
         told = [
-            f"{label} it {_course(getattr(flow, field), ends, zeros_meant=id(flow) in meant)}"
+            f"{label} it {_course([v for _, v in flow.course(field)], ends, zeros_meant=id(flow) in meant)}"
             for label, flow in flows
             if flow is not None
         ]
@@ -240,10 +241,10 @@ def figures_in_words(
     return tuple(lines)
 
 
-def _course(values: tuple[float, ...], ends: tuple[str, str], *, zeros_meant: bool = False) -> str:
+def _course(values: Sequence[float], ends: tuple[str, str], *, zeros_meant: bool = False) -> str:
     """How a figure goes through depth, on its way from one end to the other."""
     if zeros_meant and min(values, default=1.0) == 0 < max(values):
-        elsewhere = _course(tuple(v for v in values if v != 0), ends)
+        elsewhere = _course([v for v in values if v != 0], ends)
         return f"is zero where the scheme starts from zeros on purpose, and elsewhere {elsewhere}"
     if not values:
         return "was not measured"
@@ -261,6 +262,12 @@ def _course(values: tuple[float, ...], ends: tuple[str, str], *, zeros_meant: bo
         return f"stays between {number(low)} and {number(high)}"
     verb = "falls" if last < first else "rises"
     return f"{verb} from {number(first)} in the {ends[0]} layer to {number(last)} in the {ends[1]}"
+
+
+def scope(evidence: Evidence) -> str:
+    """How far the advice reaches; empty where the race had no time to reach anywhere."""
+    reach, _, remark = evidence.race.decision.scope.partition("; ")
+    return f"This holds {reach}, not beyond{'; ' * bool(remark)}{remark}." if reach else ""
 
 
 def cost(evidence: Evidence) -> str:

@@ -127,7 +127,11 @@ def looks_trained(model: nn.Module, spec: ModelSpec) -> str | None:
             if spread is not None:
                 spreads.append(spread > _EXCESS)
         elif entry.role is Role.NORM_SCALE and entry.numel > 1 and not entry.slices and max(entry.shape) == entry.numel:
-            # Of a table with a row per class nothing is known: a fresh embedding is random all over.
+            # Of a table with a row per class nothing is known: a fresh embedding is random all over. What is read by
+            # the op of its own weight is no norm's scale but the magnitude of a weight norm, which differs from row to
+            # row as the weight does.
+            if entry.bias_of is not None and spec[entry.bias_of].op == entry.op:
+                continue
             low, high = torch.aminmax(tensor.detach())
             norms.append(bool(low != high))
     uneven = len(spreads) > 0 and sum(spreads) / len(spreads) > _MAJORITY

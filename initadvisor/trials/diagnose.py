@@ -190,9 +190,7 @@ def _no_gradient(f: Figures) -> Iterator[str]:
     flows = [s.flow_after for s in f.states if s.flow_after is not None]
     if not flows:
         return
-    starved = set.intersection(
-        *({p for p, g in zip(w.layers, w.backward_norm, strict=True) if g == 0.0} for w in flows)
-    )
+    starved = set.intersection(*({w.layers[i - 1] for i, g in w.course("backward_norm") if g == 0.0} for w in flows))
     if starved:
         first = next(p for p in flows[0].layers if p in starved)
         more = f" and {len(starved) - 1} more" if len(starved) > 1 else ""

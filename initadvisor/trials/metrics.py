@@ -51,6 +51,7 @@ class _Layer:
     path: str
     squares: list[torch.Tensor] = field(default_factory=list)
     grads: list[torch.Tensor] = field(default_factory=list)
+    trains: bool = False
     dead: torch.Tensor | None = None
     flat: torch.Tensor | None = None
 
@@ -86,16 +87,19 @@ class _Watch(TorchFunctionMode):
         if paths and all(entry is not None for entry in held):
             self._weights[id(made)] = (made, paths[0])
         elif paths:
-            self._record(paths[-1], made)
+            self._record(paths[-1], made, out)
         else:
             self._follow(getattr(func, "__name__", ""), made)
         return out
 
-    def _record(self, path: str, out: torch.Tensor) -> None:
+    def _record(self, path: str, made: torch.Tensor, out: Any) -> None:
         layer = self.layers.setdefault(path, _Layer(path))
-        layer.squares.append(out.detach().float().square().mean())
-        if out.requires_grad:
-            out.register_hook(layer.add_grad)  # type: ignore[no-untyped-call]
+        layer.squares.append(made.detach().float().square().mean())
+        # Of a recurrent layer the last state alone may be read, and the gradient comes by it.
+        for tensor in _tensors(out):
+            if tensor.requires_grad:
+                layer.trains = True
+                tensor.register_hook(layer.add_grad)  # type: ignore[no-untyped-call]
         self._last = layer
 
     def _follow(self, name: str, out: torch.Tensor) -> None:
@@ -192,6 +196,7 @@ def measure_flow(
         dead_share=tuple(0.0 if layer.dead is None else float(layer.dead) for layer in layers),
         saturated_share=tuple(0.0 if layer.flat is None else float(layer.flat) for layer in layers),
         update_ratio=ratios,
+        trains=tuple(layer.trains for layer in layers),
     )
 
 

@@ -39,6 +39,8 @@ class SignalFlow:
         dead_share: share of following-activation units that are zero on the whole batch.
         saturated_share: share of following-activation outputs in the flat part of a bounded activation.
         update_ratio: RMS(weight change in one step) / RMS(weight); empty before the first step.
+        trains: whether the loss asks for a gradient at that output; it does not where the weight and all before it are
+            frozen. Empty: everywhere.
     """
 
     layers: tuple[str, ...]
@@ -48,6 +50,20 @@ class SignalFlow:
     dead_share: tuple[float, ...] = ()
     saturated_share: tuple[float, ...] = ()
     update_ratio: tuple[float, ...] = ()
+    trains: tuple[bool, ...] = ()
+
+    def course(self, field: str) -> tuple[tuple[int, float], ...]:
+        """Places of the layers, from 1, and one of the figures there; a gradient only where the loss asks for one.
+
+        Example:
+            >>> flow = SignalFlow(("a", "b"), (1, 2), (1.0, 0.9), (0.0, 0.1), trains=(False, True))
+            >>> flow.course("forward_rms"), flow.course("backward_norm")
+            (((1, 1.0), (2, 0.9)), ((2, 0.1),))
+        """
+        places = enumerate(getattr(self, field), start=1)
+        if field != "backward_norm" or not self.trains:
+            return tuple(places)
+        return tuple(place for place, asked in zip(places, self.trains, strict=True) if asked)
 
 
 @dataclass(frozen=True, slots=True)

@@ -279,5 +279,5 @@ def _decode(key: TrialKey, seed: int, value: Mapping[str, Any]) -> MemberState:
 def _flow(value: Mapping[str, Any] | None) -> SignalFlow | None:
     if value is None:
         return None
-    read: dict[str, Callable[[Any], Any]] = {"layers": str, "depth": int}
+    read: dict[str, Callable[[Any], Any]] = {"layers": str, "depth": int, "trains": bool}
     return SignalFlow(**{k: tuple(read.get(k, float)(x) for x in v) for k, v in value.items()})

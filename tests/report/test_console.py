@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from evidences import ALL, hasty, infinite, interrupted, keep, nothing_else, switch, undecided, untried
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
+from initadvisor.evidence import Evidence
 from initadvisor.report.console import render
 from initadvisor.report.folding import fold, template
-from initadvisor.report.sentences import effect, figures_in_words, headline, starts_from_zero
+from initadvisor.report.plots import plot_flow
+from initadvisor.report.sentences import effect, figures_in_words, headline, scope, starts_from_zero
 from initadvisor.report.tables import render_spec
 from initadvisor.report.termplot import linear_axis, log_axis, panel
 from initadvisor.schemes.scheme import Assignment, Fill, Part, Scheme, SchemeKind
@@ -197,3 +201,49 @@ def test_the_loss_of_the_current_weights_is_told_at_the_rate_they_were_compared_
     first = render(plain, width=100, color=False).splitlines()[:3]
     assert render(told, width=100, color=False).splitlines()[:3] == first
     assert "0.001" not in "".join(first)
+
+
+def test_the_gradient_that_frozen_layers_need_not_have_is_not_told_as_dying() -> None:
+    flow = SignalFlow(("a", "b", "c"), (1, 2, 3), (1.0, 1.0, 1.0), (0.0, 0.02, 0.03), trains=(False, True, True))
+    assert "dies" in " ".join(figures_in_words(replace(flow, trains=()), None, "x"))
+    told = " ".join(figures_in_words(flow, None, "x"))
+    assert "dies" not in told
+    assert "between 0.02" in told
+
+
+def test_how_far_the_advice_reaches_is_a_sentence() -> None:
+    evidence = keep()
+    decision = replace(evidence.race.decision, scope="over the first 9 steps; the length is not known")
+    unknown = replace(evidence, race=replace(evidence.race, decision=decision))
+    assert scope(evidence) == "This holds over the first 400 steps, not beyond."
+    assert scope(unknown) == "This holds over the first 9 steps, not beyond; the length is not known."
+
+
+def with_flows(evidence: Evidence, change: Callable[[SignalFlow], SignalFlow]) -> Evidence:
+    trials = tuple(t if t.flow is None else replace(t, flow=change(t.flow)) for t in evidence.race.trials)
+    return replace(evidence, race=replace(evidence.race, trials=trials))
+
+
+def test_pictures_leave_out_the_gradients_that_are_not_asked_for() -> None:
+    def silent(flow: SignalFlow) -> SignalFlow:
+        return replace(flow, backward_norm=(0.0, 0.0, *flow.backward_norm[2:]))
+
+    def frozen(flow: SignalFlow) -> SignalFlow:
+        return replace(silent(flow), trains=(False, False, *[True] * (len(flow.layers) - 2)))
+
+    def drawn(evidence: Evidence) -> str:
+        return render(evidence, width=100, color=False).partition("Gradient through depth")[2]
+
+    axes = Figure().subplots()
+    plot_flow(axes, with_flows(keep(), frozen), "backward_norm", "gradient")
+    assert {float(min(line.get_xdata())) for line in axes.lines} == {3.0}
+    assert "│0" not in drawn(with_flows(keep(), frozen))
+    assert "│0" in drawn(with_flows(keep(), silent))
+
+
+def test_a_legend_stands_above_the_lines() -> None:
+    axes = Figure().subplots()
+    plot_flow(axes, switch(), "forward_rms", "signal")
+    legend = axes.get_legend()
+    axes.figure.canvas.draw()
+    assert legend.get_window_extent().y0 >= axes.get_window_extent().y1

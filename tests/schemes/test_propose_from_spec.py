@@ -11,9 +11,12 @@ from handmade import bias, lstm, mlp, residual, spec_of, weight
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import weight_norm as old_weight_norm
+from torch.nn.utils.parametrizations import weight_norm
 
 from initadvisor.data import Batch
 from initadvisor.errors import InputError
+from initadvisor.graph.analyze import analyze
 from initadvisor.graph.spec import Branch, ParamSpec
 from initadvisor.references import cite
 from initadvisor.schemes.distinct import distinct, same_effect
@@ -124,6 +127,17 @@ def test_trained_weights_are_noticed_and_fresh_ones_are_not():
             if p.ndim == 2:
                 p.mul_(torch.logspace(-1, 1, p.shape[0])[:, None])
     assert "protect=" in str(looks_trained(model, spec))
+
+
+@pytest.mark.parametrize("norm", [weight_norm, old_weight_norm])
+def test_the_magnitudes_of_a_fresh_weight_norm_are_not_taken_for_trained_scales(norm):
+    net = nn.Sequential(norm(nn.Linear(16, 64)), nn.ReLU(), norm(nn.Linear(64, 64)), nn.ReLU(), nn.Linear(64, 3))
+    spec = analyze(net, torch.randn(8, 16))
+    assert looks_trained(net, spec) is None
+    scaled = nn.Sequential(nn.Linear(16, 64), nn.LayerNorm(64), nn.ReLU(), nn.Linear(64, 3))
+    with torch.no_grad():
+        scaled[1].weight.copy_(torch.rand(64))
+    assert "norm scales" in str(looks_trained(scaled, analyze(scaled, torch.randn(8, 16))))
 
 
 @given(

@@ -102,6 +102,12 @@ class Detached(nn.Module):
 
 def test_a_layer_that_no_gradient_reaches() -> None:
     assert says(diagnosis(Detached(), blobs()), "no gradient reaches lost.weight")
+
+
+def test_a_frozen_layer_needs_none() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    model[0].requires_grad_(False)
+    assert not says(diagnosis(model, blobs()), "no gradient reaches")
     assert not says(diagnosis(tanh_mlp(), blobs()), "no gradient")
 
 

@@ -156,3 +156,30 @@ def test_a_race_records_flow_first_and_last() -> None:
         measured = [t for t in result.trials if t.phase == phase and t.flow is not None]
         assert {t.scheme for t in measured} == {"current", "a"}
         assert all(t.flow_after is not None and t.flow_after.update_ratio for t in measured)
+
+
+def test_frozen_layers_are_asked_for_no_gradient() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    model[0].requires_grad_(False)
+    model[4].requires_grad_(False)
+    flow = flow_of(make_task(model, blobs(), lr=0.1))
+    assert flow.trains == (False, True, True)  # through the last one it has to pass
+    assert [place for place, _ in flow.course("forward_rms")] == [1, 2, 3]
+    assert [place for place, _ in flow.course("backward_norm")] == [2, 3]
+    assert all(g > 0 for _, g in flow.course("backward_norm"))
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM, nn.RNN])
+def test_a_gradient_that_comes_by_the_last_state_is_seen(kind: type[nn.RNNBase]) -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.head = kind(4, 8, batch_first=True), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            state = self.rnn(x[:, None])[1]
+            return self.head((state[0] if isinstance(state, tuple) else state)[-1])
+
+    flow = flow_of(make_task(Last(), blobs(), lr=0.1))
+    assert len(flow.layers) == 2
+    assert all(g > 0 for g in flow.backward_norm)
