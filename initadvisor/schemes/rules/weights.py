@@ -101,9 +101,10 @@ def _writes_to_stream(param: ParamSpec, spec: ModelSpec) -> bool:
 
 
 def _stream_input(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    read = "a patch" if len(param.shape) > 2 else "what it reads"
     return Proposal(
         matrix_parts(param, keeping_length(context), 1.0),
-        "it writes what the residual stream starts from: a patch keeps its length, so that branches weigh beside it",
+        f"it writes what the residual stream starts from: {read} keeps its length, so that branches weigh beside it",
     )
 
 
