@@ -6,6 +6,7 @@ Plain PyTorch on purpose: nothing of initadvisor takes part in the training, onl
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from torch import nn
 
 import initadvisor
 
-Batch = tuple[torch.Tensor, torch.Tensor]
+Batch = tuple[torch.Tensor, ...]
 WIDTH, HEIGHT = 34, 12
 """Size of one terminal curve in characters; two stand side by side in 80 columns."""
 
@@ -34,32 +35,39 @@ class Curve:
 def train_in_full(training: Mapping[str, Any], test: Batch, model: nn.Module, lr: float, name: str) -> Curve:
     """The user's training loop, written out, with the test loss every twentieth of the way."""
     steps, clip_norm = training["steps"], training.get("clip_norm")
-    loss_of = training.get("loss") or nn.functional.cross_entropy
+    loss_of = loss_of_batch(training.get("loss") or nn.functional.cross_entropy)
     curve, done, every = Curve(name), 0, max(1, steps // 20)
     with torch.random.fork_rng():
         torch.manual_seed(1000)  # a data order that no trial has seen
         model = copy.deepcopy(model).train()
         optimizer = training["optimizer"](model.parameters(), lr=lr)
         while True:
-            for x, y in training["sample_batch"]:
+            for batch in training["sample_batch"]:
                 if done % every == 0 or done == steps:
                     curve.steps.append(done)
                     curve.losses.append(loss_on(test, model, loss_of))
                 if done == steps:
                     return curve
                 optimizer.zero_grad()
-                loss_of(model(x), y).backward()
+                loss_of(model, batch).backward()
                 if clip_norm is not None:
                     nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
                 optimizer.step()
                 done += 1
 
 
-def loss_on(test: Batch, model: nn.Module, loss_of: Callable[..., torch.Tensor]) -> float:
+def loss_of_batch(loss: Callable[..., torch.Tensor]) -> Callable[[nn.Module, Batch], torch.Tensor]:
+    """A loss as a function of model and batch, whichever of the two conventions it has."""
+    if next(iter(inspect.signature(loss).parameters)) == "model":
+        return loss
+    return lambda model, batch: loss(model(batch[0]), batch[1])
+
+
+def loss_on(test: Batch, model: nn.Module, loss_of: Callable[[nn.Module, Batch], torch.Tensor]) -> float:
     """Mean loss on the data no training and no trial has seen."""
     model.eval()
     with torch.no_grad():
-        loss = float(loss_of(model(test[0]), test[1]))
+        loss = float(loss_of(model, test))
     model.train()
     return loss
 

@@ -227,6 +227,13 @@ def ring() -> Data:
 
 
 @cache
+def interval() -> Data:
+    """Places between -π and π, at which an equation is to hold."""
+    draw = torch.Generator().manual_seed(9)
+    return _split((torch.rand(2400, 1, generator=draw) * 2 - 1) * math.pi, heldout=400)
+
+
+@cache
 def image_copies() -> Data:
     """Digit images to be reproduced."""
     x, _ = _digits()

@@ -43,7 +43,7 @@ def proposed(task_name: str) -> tuple[Scheme, ...]:
     model = fresh_model(task, None, PROPOSAL_SEED)
     batch = next(task.batches(PROPOSAL_SEED))
     found: dict[str, Scheme] = {}
-    for scheme in propose(model, batch):
+    for scheme in propose(model, batch, loss=task.loss if task.on_model else None):
         found.setdefault(digest(scheme), scheme)
     return tuple(sorted(found.values(), key=lambda s: s.name != CURRENT))
 
