@@ -247,17 +247,20 @@ def plan_for_steps(limit: int, *, candidates: int, rates: int, length: int) -> P
     if limit < 1:
         raise InputError(f"budget={limit}; give a positive number of seconds (a float) or of model-steps (an int)")
 
+    def within(plan: Plan) -> bool:
+        return plan.steps <= limit
+
     def make(level: Level, count: int) -> Callable[[float], Plan]:
         return lambda scale: build_plan(level, scale, candidates=count, rates=rates, length=length)
 
     for level in reversed(LEVELS.values()):
         if make(level, candidates)(1.0).steps <= limit:
-            return _largest(make(level, candidates), 1.0, MAX_SCALE, limit)
+            return _largest(make(level, candidates), 1.0, MAX_SCALE, within)
     level = LEVELS["fast"]
     for count in range(candidates, min(candidates, MIN_CANDIDATES) - 1, -1):
         smallest = make(level, count)(SMALLEST_SCALE)
         if smallest.steps <= limit:
-            return _largest(make(level, count), SMALLEST_SCALE, 1.0, limit)
+            return _largest(make(level, count), SMALLEST_SCALE, 1.0, within)
     return _smallest(limit, candidates, rates, length)
 
 
@@ -274,13 +277,13 @@ def _smallest(limit: int, candidates: int, rates: int, length: int) -> Plan:
     return plan
 
 
-def _largest(make: Callable[[float], Plan], low: float, high: float, limit: int) -> Plan:
-    """The plan of the largest scale within the limit; steps grow with the scale."""
-    if make(high).steps <= limit:
+def _largest(make: Callable[[float], Plan], low: float, high: float, fits: Callable[[Plan], bool]) -> Plan:
+    """The plan of the largest scale that fits; what plans take grows with the scale."""
+    if fits(make(high)):
         return make(high)
     for _ in range(SEARCH_ROUNDS):
         middle = math.sqrt(low * high)
-        low, high = (middle, high) if make(middle).steps <= limit else (low, middle)
+        low, high = (middle, high) if fits(make(middle)) else (low, middle)
     return make(low)
 
 
@@ -352,15 +355,14 @@ def read_budget(given: str | float | int) -> Budget:
     )
 
 
-def refit(plan: Plan, done: int, limit: int) -> Plan:
-    """Stretch or shrink what is left of a plan so that it takes at most ``limit`` model-steps.
+def refit(plan: Plan, done: int, fits: Callable[[Plan], bool]) -> Plan:
+    """Stretch or shrink what is left of a plan as far as it fits.
 
     Args:
         plan: the plan so far.
         done: rungs already run.
-        limit: steps that can still be afforded.
+        fits: whether a plan can be afforded; one with longer trainings takes more.
     """
-    spent = plan.steps_to(done)
     reached = plan.rungs[done - 1].steps if done else 0
 
     def scaled(factor: float) -> Plan:
@@ -375,4 +377,4 @@ def refit(plan: Plan, done: int, limit: int) -> Plan:
         confirm = min(plan.length, max(round(plan.confirm_steps * factor), before))
         return replace(plan, rungs=tuple(rungs), confirm_steps=confirm)
 
-    return _largest(scaled, 1e-3, MAX_SCALE, spent + max(1, limit))
+    return _largest(scaled, 1e-3, MAX_SCALE, fits)

@@ -19,7 +19,7 @@ import torch
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.trials.choice import Choice
-from initadvisor.trials.clock import Pace
+from initadvisor.trials.clock import WEAR, Pace
 from initadvisor.trials.jobs import (
     INHERITED,
     Job,
@@ -163,8 +163,8 @@ class Engine:
     def pace(self, schemes: Sequence[str], seed: int) -> Pace:
         """Train members of a few schemes for a few steps, all the way a race does it, and tell what they cost.
 
-        The time of a bare step leaves out drawing, scoring, measuring and handing over, which are most of a short
-        training of a small model.
+        The time of a step leaves out drawing, scoring, measuring and handing over, which are most of a short training
+        of a small model.
         """
         states = [MemberState(MemberKey("probe", name, seed, lr)) for name in schemes for lr in self.task.rates]
         begun, before, self.measured = len(states), self.started, (seed,)
@@ -176,14 +176,22 @@ class Engine:
             states = [s for done in self.advance(states, until, ()) for s in done]
             seconds.append(time.perf_counter() - began)
         self.started = before
-        # Where all of them died at once, the bare step is what is known.
-        step = seconds[1] / (went_on * (second - first)) if went_on else self.step_seconds or 0.0
+        bare = self.step_cost(begun, 1)
+        advance = max(0.0, seconds[1] / went_on - (second - first) * bare) if went_on else 0.0
         with trial_process(threads=self._threads_here()):
             began = time.perf_counter()
             evaluate(self.task, self.task.member(), seed)
             scoring = time.perf_counter() - began
-        start = max(0.0, seconds[0] / begun - first * step)
-        return Pace(start, step, scoring)
+        start = max(0.0, seconds[0] / begun - first * bare - advance)
+        return Pace(start, advance, scoring / self.workers, self.step_cost)
+
+    def step_cost(self, members: int, seeds: int) -> float:
+        """Seconds of wall time that a step takes of each of so many members, of so many seeds, side by side."""
+        together = members if self.choice.batching is None or self.choice.batching.mixed else members // seeds
+        size = max(1, min(self.choice.best_size, together, -(-members // self.workers)))
+        looped = self.step_seconds or 0.0
+        step = min(looped, self.choice.seconds(size)) if size > 1 else looped
+        return WEAR * step / max(1, min(self.workers, members // size))
 
     def choose(self, seed: int, ahead: int, members: int | None = None) -> None:
         """Decide by a probe whether members are batched, and how many at a time; the loop is what it is held against.

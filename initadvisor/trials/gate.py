@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -38,6 +38,7 @@ class Passed:
         fault: why it is dropped, empty where it is not.
         digest: equal for equal weights.
         seconds: its forward and backward pass took; nothing where it failed.
+        fill_seconds: its weights took to be drawn.
     """
 
     scheme: str
@@ -45,9 +46,10 @@ class Passed:
     fault: str
     digest: str
     seconds: float = 0.0
+    fill_seconds: float = 0.0
 
 
-def gate(task: TrainingTask, schemes: Sequence[Scheme], seed: int) -> tuple[Passed, ...]:
+def gate(task: TrainingTask, schemes: Sequence[Scheme], seed: int, *, seconds: float = math.inf) -> tuple[Passed, ...]:
     """Look at the first forward and backward pass of every scheme, without a step.
 
     Dropped are: an error while filling, a loss or gradient that is not finite, no gradient anywhere, a loss out of all
@@ -59,9 +61,10 @@ def gate(task: TrainingTask, schemes: Sequence[Scheme], seed: int) -> tuple[Pass
         task: the training.
         schemes: candidates, the preferred of two equal ones first.
         seed: of the draw that is looked at.
+        seconds: to spend on drawing schemes that measure on data; those for which they do not suffice are left out.
     """
     with trial_process():
-        seen = [_look(task, scheme, seed) for scheme in schemes]
+        seen = list(_looks(task, schemes, seed, seconds))
     lowest = min((p.loss for p in seen if math.isfinite(p.loss)), default=math.inf)
     first_with: dict[str, str] = {}
     result = []
@@ -76,9 +79,23 @@ def gate(task: TrainingTask, schemes: Sequence[Scheme], seed: int) -> tuple[Pass
     return tuple(result)
 
 
+def _looks(task: TrainingTask, schemes: Sequence[Scheme], seed: int, seconds: float) -> Iterator[Passed]:
+    spent = longest = 0.0
+    for scheme in schemes:
+        measures = bool(getattr(scheme, "calibrations", ()))
+        if measures and spent + longest > seconds:
+            continue
+        passed = _look(task, scheme, seed)
+        if measures:
+            spent, longest = spent + passed.fill_seconds, max(longest, passed.fill_seconds)
+        yield passed
+
+
 def _look(task: TrainingTask, scheme: Scheme, seed: int) -> Passed:
     try:
+        drawing = time.perf_counter()
         model = drawn_model(task, scheme, seed)
+        drawing = time.perf_counter() - drawing
         seed_all(derive_step(seed, 0))
         began = time.perf_counter()
         loss = task.compute_loss(model, task.batch_at(seed, 0))
@@ -89,7 +106,7 @@ def _look(task: TrainingTask, scheme: Scheme, seed: int) -> Passed:
     fault = _fault(task, model, value)
     if not fault and scheme.name == TORCH_DEFAULT and is_redraw(task.member(), model):
         fault = "the weights as they came are already drawn like this"
-    return Passed(scheme.name, value, fault, _digest(model), seconds)
+    return Passed(scheme.name, value, fault, _digest(model), seconds, drawing)
 
 
 def _fault(task: TrainingTask, model: nn.Module, loss: float) -> str:

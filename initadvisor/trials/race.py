@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from initadvisor.errors import InputError
@@ -24,9 +24,8 @@ from initadvisor.trials.budget import (
     Plan,
     Rung,
     read_budget,
-    refit,
 )
-from initadvisor.trials.clock import HARD_STOP, SECONDS_MARGIN, OutOfTimeError
+from initadvisor.trials.clock import OutOfTimeError, Timekeeper
 from initadvisor.trials.confirm import Confirmation, Wave, rates_to_confirm
 from initadvisor.trials.decide import CONFIDENCE, too_short_to_keep
 from initadvisor.trials.diagnose import Figures, diagnose
@@ -46,6 +45,9 @@ if TYPE_CHECKING:
 
 PACE_SHARE = 0.1
 """Share of a budget in seconds that finding the pace may take."""
+
+DRAWING_SHARE = 0.05
+"""Share of a budget in seconds in which schemes that measure on data may be drawn for the first time."""
 
 PACE_MEMBERS = 16
 """Members that set the pace at most: as many as tell what stacks of them cost."""
@@ -117,7 +119,7 @@ class _Race:
     ) -> None:
         self.task, self.schemes, self.spec, self.budget, self.seed = task, tuple(schemes), spec, budget, seed
         self.log, self.engine, self.on_event = log, engine, on_event
-        self.started = time.perf_counter()
+        self.clock = Timekeeper(budget.clock, lambda: engine.steps)
         self.known: dict[MemberKey, MemberState] = {}
         self.states: dict[MemberKey, MemberState] = {}
         self.passed: tuple[Passed, ...] = ()
@@ -133,12 +135,14 @@ class _Race:
         """Gate, plan, rungs, confirmation."""
         self._open()
         self._tell("gate", f"first pass of {len(self.schemes)} candidates")
-        self.passed = gate(self.task, self.schemes, derive(self.seed, "rung", 0))
+        drawing = self.clock.share(DRAWING_SHARE)
+        self.passed = gate(self.task, self.schemes, derive(self.seed, "rung", 0), seconds=drawing)
         # A forward and backward pass is most of a step; the fastest of them is the one nothing disturbed.
         self.engine.step_seconds = min((p.seconds for p in self.passed if p.seconds), default=None)
         entering = [p.scheme for p in self.passed if not p.fault and p.scheme != CURRENT]
         self.plan = self._make_plan(len(entering))
-        left_out = entering[self.plan.candidates :]
+        looked_at = {p.scheme for p in self.passed}
+        left_out = [*entering[self.plan.candidates :], *(s.name for s in self.schemes if s.name not in looked_at)]
         self.contest.enter([CURRENT, *entering[: self.plan.candidates]], self.task.rates, left_out)
         for index in range(len(self.plan.rungs)):
             self._run_rung(index)
@@ -187,22 +191,25 @@ class _Race:
                 self._keep_plan(by_clock)
                 return by_clock
             # What is spent by now is not there to be planned with.
-            budget, rate = replace(budget, seconds=max(0.0, budget.seconds - self.elapsed)), self.engine.rate()
+            budget, rate = replace(budget, seconds=max(0.0, budget.seconds - self.clock.elapsed)), self.engine.rate()
         fitted = make(budget, rate=rate)
         self._keep_plan(fitted)
         return fitted
 
     def _plan_by_clock(self, make: Callable[..., Plan], candidates: int) -> Plan:
         """The plan that fits into what is left of a budget in seconds, at the pace of a few members."""
-        assert self.budget.clock is not None
         step = self.engine.step_seconds or 0.0
-        affordable = PACE_SHARE * self.budget.clock / max(step * 2 * PACE_STEPS[-1], 1e-9)
+        affordable = self.clock.share(PACE_SHARE) / max(step * 2 * PACE_STEPS[-1], 1e-9)
         count = max(1, int(min(affordable, PACE_MEMBERS)) // len(self.task.rates))
         fit = [p.scheme for p in self.passed if not p.fault][: min(count, candidates + 1)]
         pace = self.engine.pace(fit or [CURRENT], derive(self.seed, "pace"))
-        return pace.fit(
-            self._seconds_left(), lambda limit: make(replace(self.budget, seconds=None, steps=limit), rate=None)
-        )
+        # Steps that measure on data take longer to draw than those that set the pace; rates share a draw.
+        fills = {p.scheme: p.fill_seconds for p in self.passed if not p.fault}
+        longer = fmean(fills.values()) - fmean(fills[name] for name in fit) if fit else 0.0
+        pace = replace(pace, start=pace.start + max(0.0, longer) / (self.engine.workers * len(self.task.rates)))
+        self.clock.pace = pace
+        budget = replace(self.budget, seconds=None)
+        return pace.fit(self.clock.left, lambda limit: make(replace(budget, steps=limit), rate=None))
 
     def _keep_plan(self, plan: Plan) -> None:
         from dataclasses import asdict
@@ -210,17 +217,12 @@ class _Race:
         self.plan = plan
         self.log.note("plan", {"budget": self.budget.text, "plan": asdict(plan)})
 
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the race began."""
-        return time.perf_counter() - self.started
-
     def _tell(self, phase: str, message: str) -> None:
         done, total = self.engine.steps, max(self.engine.steps, self.plan.steps - self.resumed if self.plan else 0)
-        eta = (total - done) * self.elapsed / done if done else None
+        eta = (total - done) * self.clock.elapsed / done if done else None
         if phase == "done":
             total, eta = done, 0.0
-        self.on_event(Progress(done, total, phase, message, self.elapsed, eta))
+        self.on_event(Progress(done, total, phase, message, self.clock.elapsed, eta))
 
     # -- training ------------------------------------------------------------------------------------------------
 
@@ -248,22 +250,12 @@ class _Race:
                 self.states[state.key] = state
             self.log.save(done)
             self._tell(phase, message)
-            self._check_clock()
-
-    def _check_clock(self) -> None:
-        if self.budget.clock is not None and self.elapsed > HARD_STOP * self.budget.clock:
-            raise OutOfTimeError
-
-    def _seconds_left(self) -> float:
-        assert self.budget.clock is not None
-        return max(0.0, self.budget.clock * SECONDS_MARGIN - self.elapsed)
+            self.clock.check()
 
     def _refit(self, done: int) -> None:
-        """Under a clock, fit what is left of the plan after so many rungs to the seconds left, at the pace so far."""
-        if self.budget.clock is None or self.plan is None:
-            return
-        rate = self.engine.steps / self.elapsed if self.engine.steps else 1.0
-        self._keep_plan(refit(self.plan, done, int(self._seconds_left() * rate)))
+        """Under a clock, fit what is left of the plan after so many rungs to the seconds left."""
+        if self.clock.seconds is not None and self.plan is not None:
+            self._keep_plan(self.clock.refitted(self.plan, done))
 
     def _seeds(self, phase: str, count: int) -> list[int]:
         return [derive(self.seed, phase, i) for i in range(count)]
@@ -279,7 +271,8 @@ class _Race:
         keys = [MemberKey("rung", scheme, seed, lr) for scheme, lr in self.contest.alive for seed in seeds]
         message = f"rung {index + 1} of {len(self.plan.rungs)}: {len(keys)} trainings to step {rung.steps}"
         # With the earlier horizons: a member whose weights were lost with a killed process starts over.
-        self._advance(keys, rung.steps, tuple(r.steps for r in self.plan.rungs[: index + 1]), message)
+        with self.clock.rung(self.plan, index):
+            self._advance(keys, rung.steps, tuple(r.steps for r in self.plan.rungs[: index + 1]), message)
         scores = [self._standing(scheme, lr, rung) for scheme, lr in self.contest.alive]
         for s in scores:
             self.log.report(MemberKey("rung", s.scheme, seeds[0], s.lr), rung.steps, s.score)
@@ -385,10 +378,9 @@ class _Race:
         self._advance(keys, horizon, evaluation_steps(horizon), message)
 
     def _can_afford(self, steps: int) -> bool:
-        """Whether so many more steps fit into a budget in seconds."""
-        if self.budget.clock is None or not self.engine.steps:
-            return True
-        return self.elapsed + steps * self.elapsed / self.engine.steps <= self.budget.clock
+        """Whether so many more steps of confirming members fit into a budget in seconds."""
+        assert self.plan is not None
+        return self.clock.affords(self.plan, max(1, steps // max(1, self.plan.confirm_steps)))
 
     # -- telling -------------------------------------------------------------------------------------------------
 
@@ -462,7 +454,7 @@ class _Race:
         sweep = len(self.schemes) * len(self.task.rates) * SWEEP_SEEDS * full if full else None
         cost = Cost(
             model_steps=steps,
-            seconds=self.elapsed,
+            seconds=self.clock.elapsed,
             share_of_full=steps / sweep if sweep else None,
             full_trainings=steps / full if full else None,
             members=self.engine.started,

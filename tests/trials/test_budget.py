@@ -64,7 +64,7 @@ def test_the_standard_plan_costs_about_a_tenth_of_the_sweep() -> None:
 def test_a_refitted_plan_keeps_what_is_done_and_fits_what_is_left(share: float, done: int) -> None:
     plan = read_budget("thorough").plan(candidates=12, rates=3, full_steps=3000, rate=None)
     left = plan.steps - plan.steps_to(done)
-    again = refit(plan, done, int(left * share))
+    again = refit(plan, done, lambda other: other.steps - plan.steps_to(done) <= left * share)
     assert again.rungs[:done] == plan.rungs[:done]
     floor = plan.rungs[done - 1].steps if done else 0
     # The confirmation is never shorter than what the rungs have seen.

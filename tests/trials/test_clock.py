@@ -9,11 +9,15 @@ from fakes import SPEC, Fill, blobs, current, tanh_mlp, xavier
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from initadvisor.trials.budget import Plan, plan_for_steps
-from initadvisor.trials.clock import HARD_STOP, Pace
+from initadvisor.trials.budget import PLAY_OFF, Plan, plan_for_steps
+from initadvisor.trials.choice import Choice
+from initadvisor.trials.clock import HARD_STOP, WEAR, OutOfTimeError, Pace, Timekeeper
 from initadvisor.trials.engine import Engine
+from initadvisor.trials.gate import gate
 from initadvisor.trials.progress import Progress
 from initadvisor.trials.race import run_race
+from initadvisor.trials.result import Status
+from initadvisor.trials.stack import Batching
 from initadvisor.trials.task import make_task
 
 SCHEMES = [current(), xavier("a"), xavier("b", 1.7), xavier("c", 0.5)]
@@ -31,14 +35,14 @@ SCHEMES = [current(), xavier("a"), xavier("b", 1.7), xavier("c", 0.5)]
 def test_a_plan_fits_into_the_seconds_it_was_made_for(
     start: float, step: float, evaluation: float, seconds: float, candidates: int, length: int
 ) -> None:
-    pace = Pace(start, step, evaluation)
+    pace = Pace(start, start / 2, evaluation, lambda members, seeds: step)
 
     def make(steps: int) -> Plan:
         return plan_for_steps(steps, candidates=candidates, rates=3, length=length)
 
     plan = pace.fit(seconds, make)
     assert pace.seconds(plan) <= seconds or plan == make(1), "only what no plan can do without may exceed it"
-    slower = replace(pace, step=2 * step).fit(seconds, make)
+    slower = replace(pace, step=lambda members, seeds: 2 * step).fit(seconds, make)
     assert slower.steps <= plan.steps
 
 
@@ -78,7 +82,7 @@ def test_the_pace_holds_what_a_bare_step_leaves_out() -> None:
         engine.time_loop(1)
         pace = engine.pace(["slow"], 1)
         assert engine.step_seconds is not None
-        assert pace.step > 0
+        assert pace.step(1, 1) == WEAR * engine.step_seconds
         assert pace.start > 0.02, "three matrices are drawn, 20 ms each"
         assert pace.evaluation > 0
         assert engine.started == 0, "members that set the pace are not the race's"
@@ -90,4 +94,95 @@ def test_members_that_all_die_at_once_leave_the_bare_step() -> None:
     with Engine(task, [current(), broken], SPEC, workers=1) as engine:
         engine.time_loop(1)
         assert engine.step_seconds is not None
-        assert engine.pace(["broken"], 1).step == engine.step_seconds
+        pace = engine.pace(["broken"], 1)
+        assert pace.step(1, 1) == WEAR * engine.step_seconds
+        assert pace.advance == 0.0
+
+
+@settings(deadline=None, max_examples=60)
+@given(steps=st.integers(200, 200_000), candidates=st.integers(1, 24), length=st.integers(30, 3000))
+def test_what_is_expected_of_a_plan_is_the_sum_of_its_parts(steps: int, candidates: int, length: int) -> None:
+    plan = plan_for_steps(steps, candidates=candidates, rates=3, length=length)
+    by_steps = Pace(0.0, 0.0, 0.0, lambda members, seeds: 1.0)
+    assert by_steps.seconds(plan) == pytest.approx(plan.steps)
+    for done in range(len(plan.rungs) + 1):
+        assert by_steps.seconds(plan, done) == pytest.approx(plan.steps - plan.steps_to(done))
+    starts = Pace(1.0, 0.0, 0.0, lambda members, seeds: 0.0).seconds(plan)
+    refining = plan.refine * plan.draws + (PLAY_OFF * plan.play_off if plan.refine else 0)
+    assert starts == pytest.approx(plan.rung_members + plan.confirm_members + refining)
+
+
+def test_few_members_side_by_side_are_dearer_than_many() -> None:
+    task = make_task(tanh_mlp(), blobs(), optimizer=torch.optim.SGD, lr=(0.05,), steps=60)
+    with Engine(task, [current()], SPEC, workers=2) as engine:
+        engine.step_seconds = 1.0
+        assert engine.step_cost(1, 1) == WEAR * 1.0, "one process has nothing to do"
+        assert engine.step_cost(8, 1) == WEAR * 0.5
+        mixed = Batching(active=(), mixed=True, member_bytes=1)
+        engine.choice = Choice(mixed, timed=((4, 1.2), (16, 1.6)), limit=64, looped=1.0)
+        assert engine.step_cost(64, 8) == pytest.approx(WEAR * 0.1 / 2)
+        assert engine.step_cost(8, 8) == pytest.approx(WEAR * 0.3 / 2)
+        engine.choice = replace(engine.choice, batching=replace(mixed, mixed=False))
+        assert engine.step_cost(64, 16) == pytest.approx(WEAR * 0.3 / 2), "seeds have stacks of their own"
+        assert engine.step_cost(8, 8) == pytest.approx(WEAR * 1.0 / 2), "a stack of one is a loop"
+
+
+def test_the_rest_is_planned_at_the_pace_of_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    plan = plan_for_steps(20_000, candidates=12, rates=2, length=1000)
+    pace = Pace(0.0, 0.0, 0.0, lambda members, seeds: 0.001)
+
+    def planned(slower: float) -> float:
+        """Confirming steps after a first rung that took so many times as long as expected."""
+        nonlocal now
+        now = 0.0
+        clock = Timekeeper(40.0, lambda: 1)
+        clock.pace = pace
+        with clock.rung(plan, 0):
+            now += slower * (pace.seconds(plan) - pace.seconds(plan, 1))
+        again = clock.refitted(plan, 1)
+        assert slower * pace.seconds(again, 1) <= clock.left
+        assert again.rungs[0] == plan.rungs[0]
+        return again.confirm_steps
+
+    assert planned(1.0) > planned(2.0) > planned(3.0)
+    assert planned(0.5) >= planned(1.0)
+
+
+def test_confirming_more_has_to_fit_into_the_seconds_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    plan = plan_for_steps(20_000, candidates=12, rates=2, length=1000)
+    clock, free = Timekeeper(10.0, lambda: 1), Timekeeper(None, lambda: 1)
+    clock.pace = Pace(0.0, 0.0, 0.0, lambda members, seeds: 0.001)
+    needed = 8 * plan.confirm_steps * 0.001
+    now = 10.0 - needed - 0.1
+    assert clock.affords(plan, 8)
+    now += 0.2
+    assert not clock.affords(plan, 8)
+    assert free.affords(plan, 8)
+    now = HARD_STOP * 10.0 + 0.1
+    free.check()
+    with pytest.raises(OutOfTimeError):
+        clock.check()
+
+
+def test_what_takes_long_to_draw_is_left_out_of_a_short_race() -> None:
+    def slow(tensor: torch.Tensor, generator: torch.Generator) -> None:
+        time.sleep(0.05)
+        torch.nn.init.xavier_normal_(tensor, generator=generator)
+
+    dear = []
+    for name in ("first", "second"):
+        scheme = Fill(name, slow)
+        scheme.calibrations = ("measures",)
+        dear.append(scheme)
+    task = make_task(tanh_mlp(), blobs(), optimizer=torch.optim.SGD, lr=(0.05,), steps=60)
+    everything = [current(), *dear, xavier("cheap")]
+    assert [p.scheme for p in gate(task, everything, 1, seconds=0.1)] == ["current", "first", "cheap"]
+    assert len(gate(task, everything, 1)) == 4
+    result = run_race(task, everything, SPEC, budget=1.0)
+    (left,) = [entry for entry in result.ranking if entry.scheme == "second"]
+    assert left.status is Status.PRUNED
+    assert "budget" in left.why
