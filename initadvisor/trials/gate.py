@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import torch
 from torch import nn
@@ -77,6 +78,18 @@ def gate(task: TrainingTask, schemes: Sequence[Scheme], seed: int, *, seconds: f
             fault = f'draws exactly the weights of "{twin}"'
         result.append(replace(passed, fault="" if passed.scheme == CURRENT else fault))
     return tuple(result)
+
+
+def longer_to_draw(passed: Sequence[Passed], some: Sequence[str]) -> float:
+    """Seconds that drawing a scheme takes on average beyond what it takes for some of them; 0 where those take longer.
+
+    Example:
+        >>> seen = [Passed("a", 1.0, "", "", fill_seconds=0.1), Passed("b", 1.0, "", "", fill_seconds=0.5)]
+        >>> round(longer_to_draw(seen, ["a"]), 3), longer_to_draw(seen, ["b"]), longer_to_draw(seen, [])
+        (0.2, 0.0, 0.0)
+    """
+    fills = {p.scheme: p.fill_seconds for p in passed if not p.fault}
+    return max(0.0, fmean(fills.values()) - fmean(fills[name] for name in some)) if some else 0.0
 
 
 def _looks(task: TrainingTask, schemes: Sequence[Scheme], seed: int, seconds: float) -> Iterator[Passed]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from initadvisor.errors import InputError
@@ -30,7 +29,7 @@ from initadvisor.trials.confirm import Confirmation, Wave, rates_to_confirm
 from initadvisor.trials.decide import CONFIDENCE, too_short_to_keep
 from initadvisor.trials.diagnose import Figures, diagnose
 from initadvisor.trials.engine import PACE_STEPS, Engine
-from initadvisor.trials.gate import Passed, gate, weights_digest
+from initadvisor.trials.gate import Passed, gate, longer_to_draw, weights_digest
 from initadvisor.trials.member import MemberKey, MemberState
 from initadvisor.trials.progress import OnEvent, Progress, ignore
 from initadvisor.trials.refine import HIGHEST, LOWEST, refinable, refined
@@ -203,11 +202,9 @@ class _Race:
         count = max(1, int(min(affordable, PACE_MEMBERS)) // len(self.task.rates))
         fit = [p.scheme for p in self.passed if not p.fault][: min(count, candidates + 1)]
         pace = self.engine.pace(fit or [CURRENT], derive(self.seed, "pace"))
-        # Steps that measure on data take longer to draw than those that set the pace; rates share a draw.
-        fills = {p.scheme: p.fill_seconds for p in self.passed if not p.fault}
-        longer = fmean(fills.values()) - fmean(fills[name] for name in fit) if fit else 0.0
-        pace = replace(pace, start=pace.start + max(0.0, longer) / (self.engine.workers * len(self.task.rates)))
-        self.clock.pace = pace
+        # Rates share a draw, workers share the draws.
+        longer = longer_to_draw(self.passed, fit) / (self.engine.workers * len(self.task.rates))
+        self.clock.pace = pace = replace(pace, start=pace.start + longer)
         budget = replace(self.budget, seconds=None)
         return pace.fit(self.clock.left, lambda limit: make(replace(budget, steps=limit), rate=None))
 
