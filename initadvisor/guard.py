@@ -1,4 +1,4 @@
-"""Leave everything of the user's as it was found, also after an exception and after Ctrl-C.
+"""Leave everything of the user's as it was found, also after an exception and after Ctrl-C, and compile nothing of it.
 
 Two guards: :func:`preserve_process` for the global state (random generators, default dtype, threads, subnormal mode,
 grad mode, determinism switches) and :func:`preserve_model` for a model (weights, gradients, buffers, training flags,

@@ -18,6 +18,7 @@ EVALUATIONS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.
 
 
 HELDOUT_SEED = 3
+"""Of the noise that a loss may draw on the held-out rows."""
 
 SIGNIFICANT_DIGITS = 6
 """Losses are rounded at the source, so that a rate chosen from memory is the rate chosen from disk."""

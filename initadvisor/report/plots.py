@@ -104,8 +104,8 @@ def _legend_rows(ax: Axes) -> int:
     return 1 if sum(map(len, labels)) <= LEGEND_CHARACTERS else len(labels)
 
 
-def _title(ax: Axes, text: str, theme: Theme) -> None:
-    ax.set_title(text, fontsize=10, color=theme.ink, loc="left", pad=3 + LEGEND_ROW * _legend_rows(ax))
+def _title(ax: Axes, text: str, theme: Theme, size: int = 10) -> None:
+    ax.set_title(text, fontsize=size, color=theme.ink, loc="left", pad=3 + LEGEND_ROW * _legend_rows(ax))
 
 
 def _pairs(evidence: Evidence, theme: Theme) -> list[tuple[str, str, str, str, str]]:
@@ -250,7 +250,7 @@ def plot_weights(ax: Axes, sample: WeightSample, theme: Theme = LIGHT) -> None:
                 side * sample.declared_std, color=theme.ink, linestyle=":", linewidth=1,
                 label="declared ±σ" if side > 0 else None,
             )  # fmt: skip
-    ax.set_title(sample.path, fontsize=8, loc="left", pad=3 + LEGEND_ROW * _legend_rows(ax))
+    _title(ax, sample.path, theme, 8)
     ax.set_yticks([])
     dress(ax, theme)
     _legend(ax, theme)

@@ -160,11 +160,11 @@ class Timekeeper:
         pace, worn, left = self._expected_pace(), self._worn, self.left
         return refit(plan, done, lambda other: worn * pace.seconds(other, done) <= left)
 
-    def affords(self, plan: Plan, members: int) -> bool:
-        """Whether so many more confirming members can be trained."""
+    def affords(self, plan: Plan, members: int, seeds: int) -> bool:
+        """Whether so many more confirming members can be trained side by side."""
         if self.seconds is None:
             return True
-        return self.elapsed + self._worn * self._expected_pace().confirming(plan, members, members // 2) <= self.seconds
+        return self.elapsed + self._worn * self._expected_pace().confirming(plan, members, seeds) <= self.seconds
 
     def _expected_pace(self) -> Pace:
         """As it was measured; of a race that goes on with a stored plan, as it was so far."""
@@ -175,4 +175,6 @@ class Timekeeper:
     def _worn(self) -> float:
         """What the rungs took, as a multiple of what they were expected to take."""
         low, high = TRUSTED
-        return min(high, max(low, self._took / self._expected)) if self._expected else 1.0
+        if self.pace is None or not self._expected:
+            return 1.0  # a pace that is taken from what the race took needs no correction by it
+        return min(high, max(low, self._took / self._expected))

@@ -103,23 +103,24 @@ class Confirmation:
         """The current weights at the rate the challenger is held against."""
         return self.controls[0]
 
-    def run(self, train: Callable[[Wave], None], may: Callable[[int], bool] = lambda steps: True) -> None:
+    def run(self, train: Callable[[Wave], None], may: Callable[[Wave], bool] = lambda wave: True) -> None:
         """Train until it is settled.
 
         Args:
             train: brings the runners of a wave to the horizon on its seeds, as members of phase ``"confirm"``.
-            may: whether so many more model-steps fit into what the user allows.
+            may: whether one more wave fits into what the user allows.
         """
         early, late = self.seeds[: self.first], self.seeds[self.first :]
         train(Wave((self.control, self.challenger), early))
         verdict = self._judge(FIRST_ALPHA if late else LAST_ALPHA)
-        if late and verdict is Verdict.UNDECIDED and may(2 * len(late) * self.horizon):
-            train(Wave((self.control, self.challenger), late))
+        more = Wave((self.control, self.challenger), late)
+        if late and verdict is Verdict.UNDECIDED and may(more):
+            train(more)
             verdict = self._judge(LAST_ALPHA)
-        others = self.controls[1:]
-        if verdict is Verdict.SWITCH or not others or not may(len(others) * len(self._rate_seeds) * self.horizon):
+        others = Wave(self.controls[1:], self._rate_seeds)
+        if verdict is Verdict.SWITCH or not others.runners or not may(others):
             return
-        train(Wave(others, self._rate_seeds))
+        train(others)
         self.kept = min(self.controls, key=self._as_kept)
         if verdict is Verdict.UNDECIDED and self._on_rate_seeds(self.kept) <= self._on_rate_seeds(self.challenger):
             why = f"{self.finding.why}; at learning rate {self.kept.lr:g} the current weights do as well"

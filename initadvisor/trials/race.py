@@ -374,10 +374,10 @@ class _Race:
         message = f"confirming {names} on {len(wave.seeds)} fresh seeds, {horizon} steps each"
         self._advance(keys, horizon, evaluation_steps(horizon), message)
 
-    def _can_afford(self, steps: int) -> bool:
-        """Whether so many more steps of confirming members fit into a budget in seconds."""
+    def _can_afford(self, wave: Wave) -> bool:
+        """Whether a wave fits into a budget in seconds."""
         assert self.plan is not None
-        return self.clock.affords(self.plan, max(1, steps // max(1, self.plan.confirm_steps)))
+        return self.clock.affords(self.plan, len(wave.runners) * len(wave.seeds), len(wave.seeds))
 
     # -- telling -------------------------------------------------------------------------------------------------
 

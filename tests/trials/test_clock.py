@@ -158,14 +158,27 @@ def test_confirming_more_has_to_fit_into_the_seconds_left(monkeypatch: pytest.Mo
     clock.pace = Pace(0.0, 0.0, 0.0, lambda members, seeds: 0.001)
     needed = 8 * plan.confirm_steps * 0.001
     now = 10.0 - needed - 0.1
-    assert clock.affords(plan, 8)
+    assert clock.affords(plan, 8, 4)
     now += 0.2
-    assert not clock.affords(plan, 8)
-    assert free.affords(plan, 8)
+    assert not clock.affords(plan, 8, 4)
+    assert free.affords(plan, 8, 4)
     now = HARD_STOP * 10.0 + 0.1
     free.check()
     with pytest.raises(OutOfTimeError):
         clock.check()
+
+
+def test_rungs_taken_over_from_a_study_do_not_make_the_rest_look_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A race that goes on has no pace of its own; what it finds trained takes no time."""
+    now, steps = 0.0, 1000
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    plan = plan_for_steps(20_000, candidates=12, rates=2, length=1000)
+    clock = Timekeeper(40.0, lambda: steps)
+    now = 10.0  # ten seconds for a thousand steps
+    with clock.rung(plan, 0):
+        now += 0.01
+    left = clock.refitted(plan, 1)
+    assert 0.01 * (left.steps - left.steps_to(1)) <= clock.left * 1.01
 
 
 def test_what_takes_long_to_draw_is_left_out_of_a_short_race() -> None:

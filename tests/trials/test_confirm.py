@@ -64,7 +64,7 @@ class Bench:
                     else MemberState(key, steps=HORIZON, heldout=((0, 2.3), (HORIZON, loss)))
                 )
 
-    def run(self, may: Callable[[int], bool] = lambda steps: True) -> Verdict:
+    def run(self, may: Callable[[Wave], bool] = lambda wave: True) -> Verdict:
         self.confirmation.run(self.train, may)
         return self.confirmation.finding.verdict
 
@@ -164,14 +164,14 @@ def test_what_cannot_be_afforded_is_left_out() -> None:
     losses = {("current", 0.1): [1.0] * 7, ("current", 0.3): [0.8] * 7, ("new", 0.1): [0.99, 0.5, 0.9] * 2 + [1]}
     asked: list[int] = []
 
-    def may(steps: int) -> bool:
-        asked.append(steps)
+    def may(wave: Wave) -> bool:
+        asked.append(len(wave.runners) * len(wave.seeds))
         return False
 
     bench = Bench(losses)
     assert bench.run(may) is Verdict.UNDECIDED
     assert [len(w.seeds) for w in bench.waves] == [3]
-    assert asked == [2 * 4 * HORIZON, bench.rate_seeds * HORIZON]
+    assert asked == [2 * 4, bench.rate_seeds]
 
 
 def test_a_stop_in_the_middle_is_judged_by_the_pairs_that_are_there() -> None:
