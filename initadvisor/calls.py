@@ -7,14 +7,12 @@ and parts of it. Analysis has to read the pass that is trained, so the loss is r
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -23,6 +21,7 @@ from initadvisor.data import Batch, first_batch, map_tensors
 from initadvisor.errors import InputError
 from initadvisor.guard import preserve_model, preserve_process, run_eagerly
 from initadvisor.losses import Loss, LossKind, choose_loss, quoted, told_kind
+from initadvisor.streams import seed_all
 
 SEED = 0
 """Of what a loss draws while it is watched: data-driven steps that see the result follow from their own seed alone."""
@@ -74,9 +73,7 @@ def batch_as_called(model: nn.Module, batch: Batch, loss: Loss) -> Batch:
     if loss.kind is not LossKind.MODEL_BATCH:
         return batch
     seen = _Seen()
-    torch.manual_seed(SEED)
-    random.seed(SEED)
-    np.random.seed(SEED)
+    seed_all(SEED)
     with _watched(model, seen):
         try:
             loss(model, batch)

@@ -14,13 +14,13 @@ from initadvisor.data import Batch, tensors_in
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.losses import quoted
 from initadvisor.schemes.scheme import Scheme
+from initadvisor.streams import seed_all
 from initadvisor.trials.loop import Draw, Training, make_draw, step_clock, train_members
 from initadvisor.trials.member import Checkpoint, MemberState
 from initadvisor.trials.metrics import measure_flow
 from initadvisor.trials.replay import StaleReplayError
 from initadvisor.trials.result import Status
 from initadvisor.trials.stack import Batching, Stack
-from initadvisor.trials.streams import seed_all
 from initadvisor.trials.task import TrainingTask
 from initadvisor.trials.weights import NotBatchableError
 

@@ -15,9 +15,9 @@ from torch import nn
 from initadvisor.data import tensors_in
 from initadvisor.losses import quoted
 from initadvisor.schemes.scheme import Scheme
+from initadvisor.streams import derive_step, seed_all
 from initadvisor.trials.loop import drawn_model, trial_process
 from initadvisor.trials.redraw import is_redraw
-from initadvisor.trials.streams import derive_step, seed_all
 from initadvisor.trials.task import TrainingTask
 from initadvisor.types import CURRENT, TORCH_DEFAULT
 

@@ -16,10 +16,10 @@ from initadvisor.graph.spec import ModelSpec
 from initadvisor.guard import preserve_process
 from initadvisor.losses import quoted
 from initadvisor.schemes.scheme import Scheme
+from initadvisor.streams import derive, derive_step, seed_all
 from initadvisor.trials.member import Checkpoint, MemberState, load_tensors
 from initadvisor.trials.metrics import measure_flow
 from initadvisor.trials.result import SignalFlow, Status
-from initadvisor.trials.streams import derive, derive_step, seed_all
 from initadvisor.trials.task import TrainingTask
 from initadvisor.types import CURRENT
 

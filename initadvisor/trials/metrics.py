@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
 from initadvisor.graph.spec import ModelSpec
+from initadvisor.streams import derive_step, seed_all
 from initadvisor.trials.result import SignalFlow
-from initadvisor.trials.streams import derive_step, seed_all
 from initadvisor.trials.task import TrainingTask
 from initadvisor.types import WEIGHT_ROLES, Role
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from initadvisor.errors import InputError
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.scheme import Scheme
+from initadvisor.streams import derive
 from initadvisor.trials.budget import (
     CONFIRM_EVALS,
     LEVELS,
@@ -35,7 +36,6 @@ from initadvisor.trials.progress import OnEvent, Progress, ignore
 from initadvisor.trials.refine import HIGHEST, LOWEST, refinable, refined
 from initadvisor.trials.result import Cost, Decision, RaceResult, Status, TrialResult, Verdict
 from initadvisor.trials.standings import Contest, Standing, ranking, standing
-from initadvisor.trials.streams import derive
 from initadvisor.trials.task import TrainingTask
 from initadvisor.types import CURRENT
 

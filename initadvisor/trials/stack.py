@@ -13,10 +13,10 @@ from torch import nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from initadvisor.data import Batch
+from initadvisor.streams import derive_step, seed_all
 from initadvisor.trials.member import Checkpoint, MemberState
 from initadvisor.trials.recording import PLAIN
 from initadvisor.trials.replay import Replayer
-from initadvisor.trials.streams import derive_step, seed_all
 from initadvisor.trials.task import TrainingTask
 from initadvisor.trials.together import Level, members_together
 from initadvisor.trials.weights import NotBatchableError, StackedWeights

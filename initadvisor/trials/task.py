@@ -18,9 +18,9 @@ from initadvisor.data import Batch, first_batch, map_tensors
 from initadvisor.errors import InputError
 from initadvisor.guard import preserve_model, preserve_process
 from initadvisor.losses import Loss, choose_loss, first_line, quoted
+from initadvisor.streams import derive
 from initadvisor.trials.batches import Data, Split, read_data, unsplit
 from initadvisor.trials.optimizers import OptimizerPlan, choose_rates, normalise_optimizer
-from initadvisor.trials.streams import derive
 
 SchedulerFactory = Callable[[Optimizer], Any]
 

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "initadvisor"
 # are listed in STRANGERS.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("types", "references", "guard"),
+    ("types", "references", "guard", "streams"),
     ("data", "losses", "calls"),
     ("graph", "initializers"),
     ("schemes",),

@@ -9,10 +9,10 @@ from fakes import SPEC, blobs, current, tanh_mlp, xavier
 from torch import nn
 
 from initadvisor.graph.spec import Coverage, ModelSpec, ParamSpec
+from initadvisor.streams import derive_step, seed_all
 from initadvisor.trials.metrics import measure_flow
 from initadvisor.trials.race import run_race
 from initadvisor.trials.result import SignalFlow
-from initadvisor.trials.streams import derive_step, seed_all
 from initadvisor.trials.task import TrainingTask, make_task
 from initadvisor.types import Role
 

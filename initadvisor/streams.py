@@ -1,4 +1,7 @@
-"""Seeds: what each random number of a race follows from, so that members can be given the same ones."""
+"""Seeds: what each random number of a race follows from, so that members can be given the same ones.
+
+On the ground floor, since a loss that is watched draws from them, too.
+"""
 
 from __future__ import annotations
 
