@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from initadvisor.checks.runner import check
     from initadvisor.errors import InitAdvisorError
     from initadvisor.graph.analyze import analyze
-    from initadvisor.recipe import Recipe, load_recipe
+    from initadvisor.recipes.recipe import Recipe, load_recipe
     from initadvisor.schemes.propose import propose
 
 __version__ = "0.1.0"
@@ -21,11 +21,11 @@ __version__ = "0.1.0"
 _HOME = {
     "Advice": "initadvisor.advisor",
     "InitAdvisorError": "initadvisor.errors",
-    "Recipe": "initadvisor.recipe",
+    "Recipe": "initadvisor.recipes.recipe",
     "advise": "initadvisor.advisor",
     "analyze": "initadvisor.graph.analyze",
     "check": "initadvisor.checks.runner",
-    "load_recipe": "initadvisor.recipe",
+    "load_recipe": "initadvisor.recipes.recipe",
     "propose": "initadvisor.schemes.propose",
 }
 

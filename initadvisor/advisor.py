@@ -15,21 +15,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from initadvisor import references
 from initadvisor.errors import InputError, nearest
-from initadvisor.evidence import Evidence, WeightSample
 from initadvisor.graph.analyze import analyze
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.guard import preserve_model, preserve_process, run_eagerly
-from initadvisor.losses import Loss
-from initadvisor.recipe import Provenance, Recipe, recipe_from_scheme
+from initadvisor.recipes.recipe import Provenance, Recipe, recipe_from_scheme
+from initadvisor.references import bibtex as bibtex_of
+from initadvisor.report.evidence import Evidence, WeightSample
 from initadvisor.report.progress import Progress, show_progress
 from initadvisor.schemes.propose import propose_from_spec
 from initadvisor.schemes.protect import looks_trained, protect_spec
-from initadvisor.schemes.scheme import ApplyResult, FilledTensor, Scheme
+from initadvisor.schemes.scheme import Scheme
+from initadvisor.schemes.values import ApplyResult, FilledTensor
+from initadvisor.training.losses import Loss
+from initadvisor.training.task import TrainingTask, make_task
 from initadvisor.trials.race import run_race
 from initadvisor.trials.result import Cost, Decision, RankingEntry
-from initadvisor.trials.task import TrainingTask, make_task
 from initadvisor.types import CURRENT, TORCH_DEFAULT, WEIGHT_ROLES
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class Advice:
 
     def bibtex(self) -> str:
         """BibTeX of everything the recommended scheme rests on."""
-        return references.bibtex(self.scheme.references)
+        return bibtex_of(self.scheme.references)
 
     def __repr__(self) -> str:
         """The first sentence of the report; the fields themselves would fill a screen many times over."""

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from benchmarks.coverage.entry import Entry
-from initadvisor.data import map_tensors, split_batch
 from initadvisor.errors import InitAdvisorError
 from initadvisor.graph.analyze import analyze
+from initadvisor.training.data import map_tensors, split_batch
 from initadvisor.types import Role
 
 _REPEATS = 3

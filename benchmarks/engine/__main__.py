@@ -33,13 +33,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.engine.models import CASES, Case
 from initadvisor.graph.spec import Coverage, ModelSpec
-from initadvisor.trials.batched import batching_of, time_steps
-from initadvisor.trials.engine import Engine, processors
-from initadvisor.trials.loop import make_draw, trial_process
-from initadvisor.trials.member import MemberKey, MemberState
-from initadvisor.trials.stack import Stack
-from initadvisor.trials.task import TrainingTask, make_task
-from initadvisor.trials.weights import NotBatchableError
+from initadvisor.training.engine.batched import batching_of, time_steps
+from initadvisor.training.engine.engine import Engine, processors
+from initadvisor.training.engine.loop import make_draw, trial_process
+from initadvisor.training.engine.member import MemberKey, MemberState
+from initadvisor.training.engine.stack import Stack
+from initadvisor.training.engine.weights import NotBatchableError
+from initadvisor.training.task import TrainingTask, make_task
 
 MEMBERS = 32
 GAINS = (0.5, 0.7, 0.85, 1.0, 1.15, 1.3, 1.5)  # with the current weights: 8 schemes × 4 rates

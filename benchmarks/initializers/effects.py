@@ -26,10 +26,10 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
 
-from initadvisor.data import Batch
 from initadvisor.schemes.data_driven.registry import calibrate
-from initadvisor.schemes.scheme import Calibration
 from initadvisor.schemes.slots import slots_of
+from initadvisor.schemes.values import Calibration
+from initadvisor.training.data import Batch
 
 RATES = (0.01, 0.03, 0.1)
 TRAINED = math.log(10) / 2

@@ -22,7 +22,8 @@ import torch
 from torch import nn
 
 from initadvisor.initializers.registry import get
-from initadvisor.schemes.scheme import Assignment, Fill, Part, Scheme, SchemeKind
+from initadvisor.schemes.scheme import Scheme
+from initadvisor.schemes.values import Assignment, Fill, Part, SchemeKind
 from initadvisor.types import Fans
 
 Pair = tuple[Callable[[], object], Callable[[], object]]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.regret.methods import ORACLE
-from benchmarks.regret.report import ADVISED, Results
+from benchmarks.regret.summary import ADVISED, Results
 
 CLIP = 2.0
 """Regret is drawn up to here; beyond twice the default's loss gap it hardly matters how bad a pick is."""

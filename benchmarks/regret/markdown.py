@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from benchmarks.regret.bootstrap import Interval
 from benchmarks.regret.pool import SEEDS
-from benchmarks.regret.report import (
+from benchmarks.regret.store import Store
+from benchmarks.regret.summary import (
     ADVISED,
     Results,
     beyond_pool,
@@ -17,7 +18,6 @@ from benchmarks.regret.report import (
     spent,
     suite,
 )
-from benchmarks.regret.store import Store
 
 TARGETS = {"median": 0.05, "p90": 0.20, "worse": 0.03, "false": 0.10, "sweep": 0.10, "beyond": 0.25}
 

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.regret.pool import SEEDS
-from benchmarks.regret.report import complete_tables
 from benchmarks.regret.store import Key, Store
+from benchmarks.regret.summary import complete_tables
 from benchmarks.regret.table import Table, is_null, regret
 from benchmarks.regret.train import Curve
 from initadvisor.trials.standings import WORST_WEIGHT, mean_weight

@@ -9,15 +9,16 @@ from typing import Any
 
 from torch import nn
 
-from initadvisor.calls import trained_batch
 from initadvisor.checks.finding import Finding
 from initadvisor.checks.registry import checks
 from initadvisor.errors import InputError
 from initadvisor.graph.analyze import analyze
 from initadvisor.graph.spec import ModelSpec
-from initadvisor.recipe import Recipe, recipe_from_scheme
+from initadvisor.recipes.recipe import Recipe, recipe_from_scheme
 from initadvisor.schemes.propose import propose_from_spec
-from initadvisor.schemes.scheme import Assignment, Scheme, SchemeKind
+from initadvisor.schemes.scheme import Scheme
+from initadvisor.schemes.values import Assignment, SchemeKind
+from initadvisor.training.calls import trained_batch
 from initadvisor.types import Role
 
 NAME = "mend"

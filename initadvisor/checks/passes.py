@@ -12,13 +12,14 @@ from torch import nn
 
 from initadvisor.checks.figures import Figures, LossFigures
 from initadvisor.checks.watch import Seen, Watch, variation_of
-from initadvisor.data import Batch, tensors_in
 from initadvisor.errors import AnalysisError, InputError
 from initadvisor.graph.analyze import read
 from initadvisor.graph.capture import Recording, capture, recording
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.guard import preserve_model, preserve_process, run_eagerly
-from initadvisor.losses import (
+from initadvisor.training.data import Batch, tensors_in
+from initadvisor.training.engine.metrics import watched_weights
+from initadvisor.training.losses import (
     Loss,
     LossKind,
     first_line,
@@ -26,7 +27,6 @@ from initadvisor.losses import (
     quoted,
     scores_of,
 )
-from initadvisor.trials.metrics import watched_weights
 
 SEED = 0
 """Of dropout and of the stand-in gradient: the same model and batch give the same findings."""

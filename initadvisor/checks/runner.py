@@ -9,17 +9,17 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from initadvisor.calls import read_training
 from initadvisor.checks.context import CheckContext
 from initadvisor.checks.figures import Figures
 from initadvisor.checks.finding import Finding
 from initadvisor.checks.passes import measure
 from initadvisor.checks.registry import checks
 from initadvisor.checks.source import owners_of, sources_of
-from initadvisor.data import check_finite
 from initadvisor.errors import InputError
 from initadvisor.graph.analyze import require_trainable
 from initadvisor.graph.spec import ModelSpec
+from initadvisor.training.calls import read_training
+from initadvisor.training.data import check_finite
 
 
 def check(model: nn.Module, sample_batch: Any, *, loss: Callable[..., Any] | None = None) -> tuple[Finding, ...]:

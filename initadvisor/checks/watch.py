@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from initadvisor.checks.figures import AttentionFigures, LayerFigures
 from initadvisor.graph.spec import ModelSpec
-from initadvisor.trials.metrics import BOUNDED, DEAD_BELOW, FLAT_ABOVE, RECTIFIERS
+from initadvisor.training.engine.metrics import BOUNDED, DEAD_BELOW, FLAT_ABOVE, RECTIFIERS
 
 QUERIES_READ = 64
 """Queries per attention whose weights are looked at; the means over them are known to a few percent."""

@@ -1,4 +1,4 @@
-"""The command line. ``main`` is the entry point; nothing here imports torch before a command needs it."""
+"""How is it asked from a shell? ``main`` is the entry point; nothing here imports torch before a command needs it."""
 
 from __future__ import annotations
 

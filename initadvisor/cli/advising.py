@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from initadvisor.cli.outcome import remark, tell, tell_json
+from initadvisor.cli.target import open_target
 from initadvisor.errors import InputError
-from initadvisor.evidence import Evidence
 from initadvisor.report.console import render
+from initadvisor.report.evidence import Evidence
 from initadvisor.report.jsonout import evidence_to_json, load_advice
 from initadvisor.report.sentences import headline
-from initadvisor.target import open_target
 
 
 @dataclass(frozen=True)

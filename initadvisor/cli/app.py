@@ -369,7 +369,7 @@ def _misused(error: Any) -> int:
 
 def _unexpected(error: Exception, words: Sequence[str]) -> int:
     """The user's own code raised (one line), or ours did (a bug: the traceback is what helps)."""
-    from initadvisor.target import place_in_users_code
+    from initadvisor.cli.target import place_in_users_code
 
     told = place_in_users_code(error, words)
     if told is not None:

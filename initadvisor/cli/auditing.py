@@ -7,7 +7,7 @@ from pathlib import Path
 
 from initadvisor.cli.advising import check_writable
 from initadvisor.cli.outcome import ExitCode, remark, tell
-from initadvisor.target import open_target
+from initadvisor.cli.target import open_target
 
 
 def run_check(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from initadvisor.cli.outcome import tell, tell_json
+from initadvisor.cli.target import open_target
 from initadvisor.report.jsonout import spec_to_json
 from initadvisor.report.tables import render_spec, summary
-from initadvisor.target import open_target
 
 
 def run_analyze(target: str, *, full: bool, as_json: bool, quiet: bool, no_color: bool) -> None:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from initadvisor.cli.advising import check_writable
 from initadvisor.cli.outcome import ExitCode, remark, tell, tell_json
+from initadvisor.cli.target import open_target
 from initadvisor.errors import InputError
 from initadvisor.report.filled import apply_to_json, render_applied
 from initadvisor.report.jsonout import envelope
-from initadvisor.target import open_target
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from initadvisor.recipe import Recipe
+    from initadvisor.recipes.recipe import Recipe
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth")
 
@@ -24,7 +24,7 @@ def run_apply(
     recipe: Path, target: str, *, out: Path | None, seed: int | None, as_json: bool, quiet: bool, no_color: bool
 ) -> None:
     """Fill the target's model as the recipe says; write its weights where asked."""
-    from initadvisor.recipe import load_recipe
+    from initadvisor.recipes.recipe import load_recipe
 
     if out is not None:
         if out.suffix not in WEIGHT_FILES:
@@ -77,7 +77,7 @@ TOLD_NOT_DONE = {"match", "reason", "rule", "references"}
 
 def run_diff(old: Path, new: Path, *, as_json: bool, quiet: bool) -> ExitCode:
     """Tell in which rules two recipes differ."""
-    from initadvisor.recipe import load_recipe
+    from initadvisor.recipes.recipe import load_recipe
 
     before, after = (_rules_of(load_recipe(file)) for file in (old, new))
     removed = [match for match in before if match not in after]

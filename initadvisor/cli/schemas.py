@@ -8,12 +8,12 @@ from typing import Any
 from initadvisor.checks.finding import Severity
 from initadvisor.checks.formats import JSON_VERSION
 from initadvisor.cli.recipes import DIFF_FORMAT
-from initadvisor.recipe import recipe_schema
+from initadvisor.recipes.recipe import recipe_schema
 from initadvisor.report.codec import schema
 from initadvisor.report.explaining import EXPLAIN_FORMAT, LIST_FORMAT, Picture
 from initadvisor.report.filled import APPLY_FORMAT
 from initadvisor.report.jsonout import DIALECT, advice_schema, enveloped, spec_schema
-from initadvisor.schemes.scheme import ApplyResult
+from initadvisor.schemes.values import ApplyResult
 
 TEXT: Mapping[str, Any] = {"type": "string"}
 TEXTS: Mapping[str, Any] = {"type": "array", "items": TEXT}

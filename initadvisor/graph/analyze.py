@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from initadvisor.calls import trained_batch
 from initadvisor.errors import AnalysisError, InputError
 from initadvisor.graph.capture import capture, has_lazy
 from initadvisor.graph.opgraph import OpGraph
 from initadvisor.graph.roles import Facts, read_roles
 from initadvisor.graph.spec import ModelSpec
+from initadvisor.training.calls import trained_batch
 
 
 def parameter_facts(model: nn.Module, graph: OpGraph | None = None) -> dict[str, Facts]:

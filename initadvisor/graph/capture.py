@@ -19,12 +19,12 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
-from initadvisor.data import Batch, map_tensors, tensors_in
 from initadvisor.errors import AnalysisError, InitAdvisorError
 from initadvisor.graph.excerpt import models_part
 from initadvisor.graph.kinds import words
 from initadvisor.graph.opgraph import Op, OpGraph, Ref, Source, Value
 from initadvisor.guard import preserve_model, preserve_process, run_eagerly
+from initadvisor.training.data import Batch, map_tensors, tensors_in
 
 _QUESTIONS = words(
     "size dim ndimension numel nelement stride storage_offset is_floating_point is_complex is_contiguous is_inference "

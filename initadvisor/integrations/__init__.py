@@ -1,1 +1,1 @@
-"""Thin adapters for other frameworks; optional imports live only here."""
+"""How is it asked from inside other frameworks? Thin adapters; optional imports live only here."""

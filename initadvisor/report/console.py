@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import initadvisor.report.sentences as sentences
 from initadvisor.errors import RegistryError
-from initadvisor.evidence import Evidence
 from initadvisor.references import cite
 from initadvisor.report.contrast import (
     Contrast,
@@ -20,10 +19,12 @@ from initadvisor.report.contrast import (
     other_scheme,
     was_tried,
 )
+from initadvisor.report.evidence import Evidence
 from initadvisor.report.numbers import number, plural, rate, size
 from initadvisor.report.page import Page
 from initadvisor.report.termplot import Axis, beside, linear_axis, log_axis, panel
-from initadvisor.trials.result import RankingEntry, Status, Verdict
+from initadvisor.training.engine.result import Status
+from initadvisor.trials.result import RankingEntry, Verdict
 from initadvisor.types import CURRENT
 
 if TYPE_CHECKING:

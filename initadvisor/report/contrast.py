@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from initadvisor.evidence import Evidence
-from initadvisor.trials.result import RankingEntry, SignalFlow, Status, TrialResult, Verdict
+from initadvisor.report.evidence import Evidence
+from initadvisor.training.engine.result import SignalFlow, Status, TrialResult
+from initadvisor.trials.result import RankingEntry, Verdict
 from initadvisor.types import CURRENT
 
 CONFIRM = "confirm"

@@ -10,7 +10,7 @@ from initadvisor.report.jsonout import envelope
 from initadvisor.report.numbers import number, plural
 from initadvisor.report.page import Page
 from initadvisor.report.sentences import listing
-from initadvisor.schemes.scheme import ApplyResult, FilledTensor
+from initadvisor.schemes.values import ApplyResult, FilledTensor
 
 APPLY_FORMAT = "initadvisor.apply"
 

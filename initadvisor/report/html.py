@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import initadvisor.report.sentences as sentences
 from initadvisor.errors import InputError, RegistryError
-from initadvisor.evidence import Evidence, WeightSample
 from initadvisor.references import Reference, bibtex, cite
 from initadvisor.report.console import NO_INTERVAL, interval
 from initadvisor.report.contrast import contrast, flow_of, other_scheme, was_tried
+from initadvisor.report.evidence import Evidence, WeightSample
 from initadvisor.report.numbers import number, plural, rate, size
 from initadvisor.report.plots import SHOWN_CANDIDATES, figure, plot_curves, plot_flow, plot_ranking, plot_weights
 from initadvisor.report.svg import PAINTED, inline_svg

@@ -14,9 +14,9 @@ from typing import Any
 
 import initadvisor.report.sentences as sentences
 from initadvisor.errors import InputError
-from initadvisor.evidence import Evidence
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.report.codec import NUMBER_SCHEMA, decode, encode, schema
+from initadvisor.report.evidence import Evidence
 from initadvisor.report.tables import summary
 
 FORMAT_VERSION = 1

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from initadvisor.evidence import Evidence, WeightSample
 from initadvisor.report.contrast import contrast, curve_of, finite_range, flow_of, trainings, was_tried
+from initadvisor.report.evidence import Evidence, WeightSample
 from initadvisor.report.numbers import number
 from initadvisor.report.termplot import log_axis
 from initadvisor.types import CURRENT

@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from initadvisor.evidence import Evidence
 from initadvisor.graph.spec import Coverage
 from initadvisor.report.contrast import confirmed_loss, contrast, curve_of, flow_of, other_scheme, was_tried
+from initadvisor.report.evidence import Evidence
 from initadvisor.report.folding import fold_paths
 from initadvisor.report.numbers import count, duration, number, p_value, plural, rate, share
 from initadvisor.schemes.scheme import Scheme
-from initadvisor.trials.result import RankingEntry, SignalFlow, Status, Verdict
+from initadvisor.training.engine.result import SignalFlow, Status
+from initadvisor.trials.result import RankingEntry, Verdict
 from initadvisor.types import CURRENT, TORCH_DEFAULT
 
 STEADY = 10.0

@@ -1,1 +1,1 @@
-"""Which initializer goes where in one model: immutable schemes, rules that propose them, and their application."""
+"""Which initializer goes where in one model? Immutable schemes, rules that propose them, and their application."""

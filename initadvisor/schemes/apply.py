@@ -12,18 +12,18 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from initadvisor.calls import trained_batch
-from initadvisor.data import Batch
 from initadvisor.errors import InitAdvisorError, SchemeError, nearest
 from initadvisor.guard import preserve_model, preserve_process, run_eagerly
 from initadvisor.initializers.registry import get as card_of
-from initadvisor.losses import Loss, choose_loss
 from initadvisor.schemes.regions import coverage_fault, gather, scatter, slice_shape
-from initadvisor.schemes.scheme import ApplyResult, Assignment, FilledTensor, Part, Scheme, SchemeKind
 from initadvisor.schemes.seeding import stream
 from initadvisor.schemes.slots import Slot, SlotKind, norm_statistics, slots_of
 from initadvisor.schemes.streaming import backup, regions_of, run_all, sharing_memory, streamable
+from initadvisor.schemes.values import ApplyResult, Assignment, FilledTensor, Part, SchemeKind, SchemeValues
 from initadvisor.schemes.verify import check_declared, check_written, sample_of
+from initadvisor.training.calls import trained_batch
+from initadvisor.training.data import Batch
+from initadvisor.training.losses import Loss, choose_loss
 
 KEPT = "kept by the scheme"
 """``ApplyResult.left``: an assignment says to leave the tensor as it is, or the scheme is ``current``."""
@@ -54,7 +54,7 @@ class Plan:
     left: Mapping[str, str]
 
 
-def plan_scheme(scheme: Scheme, model: nn.Module) -> Plan:
+def plan_scheme(scheme: SchemeValues, model: nn.Module) -> Plan:
     """Lay a scheme against a model and check that every tensor is written exactly once, or left on purpose.
 
     Raises:
@@ -92,7 +92,7 @@ def plan_scheme(scheme: Scheme, model: nn.Module) -> Plan:
     return Plan(tuple(fills), left)
 
 
-def _why_left(scheme: Scheme, slot: Slot, assignment: Assignment | None) -> str | None:
+def _why_left(scheme: SchemeValues, slot: Slot, assignment: Assignment | None) -> str | None:
     """Why a tensor is not written; None where it is; an error where nobody says anything about it."""
     if not slot.param.requires_grad:
         # Integer tensors cannot require gradients, so they are told apart here.
@@ -114,7 +114,7 @@ def _why_left(scheme: Scheme, slot: Slot, assignment: Assignment | None) -> str 
     return None if assignment.parts else (assignment.reason if assignment.rule == "protected" else KEPT)
 
 
-def _check_fits(scheme: Scheme, slot: Slot, assignment: Assignment) -> None:
+def _check_fits(scheme: SchemeValues, slot: Slot, assignment: Assignment) -> None:
     what = f'scheme "{scheme.name}": {slot.path}'
     if is_lazy(slot.param):
         raise SchemeError(f"{what} has no shape yet; run one batch through the model first")
@@ -247,7 +247,7 @@ def _reset_statistics(
 
 
 def apply_scheme(
-    scheme: Scheme,
+    scheme: SchemeValues,
     model: nn.Module,
     *,
     seed: int = 0,
@@ -282,12 +282,12 @@ def apply_scheme(
         InputError: a step needs ``loss``, and it cannot be called with this model and batch. Everything was put back.
 
     Example:
-        >>> from initadvisor.schemes.scheme import Fill
+        >>> from initadvisor.schemes.values import Fill
         >>> from initadvisor.types import Fans
         >>> zero = Assignment("weight", (2, 3), (Part(Fill("zeros"), Fans(3, 2)),), "example", "for show")
         >>> keep = Assignment("bias", (2,), (), "example", "kept")
         >>> layer = nn.Linear(3, 2)
-        >>> result = apply_scheme(Scheme("s", SchemeKind.TEXTBOOK, "", (zero, keep)), layer)
+        >>> result = apply_scheme(SchemeValues("s", SchemeKind.TEXTBOOK, "", (zero, keep)), layer)
         >>> float(layer.weight.detach().abs().sum()), dict(result.left)
         (0.0, {'bias': 'kept by the scheme'})
     """
@@ -306,7 +306,7 @@ def apply_scheme(
     return ApplyResult(tuple(filled), plan.left, seed, tuple(notes))
 
 
-def _check_data(scheme: Scheme, data: Any) -> None:
+def _check_data(scheme: SchemeValues, data: Any) -> None:
     if not scheme.calibrations:
         return
     if data is None:
@@ -374,7 +374,7 @@ def _fill(plan: Plan, seed: int, keep: _Keep) -> list[FilledTensor]:
 
 
 def _calibrate(
-    scheme: Scheme, model: nn.Module, paths: set[str], batch: Batch, given: Callable[..., Any] | None, seed: int
+    scheme: SchemeValues, model: nn.Module, paths: set[str], batch: Batch, given: Callable[..., Any] | None, seed: int
 ) -> list[str]:
     """Run the data-driven steps in order; they may rescale what was just filled and nothing else."""
     from initadvisor.schemes.data_driven.registry import calibrate, get

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from initadvisor.data import Batch
 from initadvisor.graph.spec import ModelSpec, NormStyle
 from initadvisor.schemes.rules import reading
 from initadvisor.schemes.rules.head import actor_critic
@@ -14,7 +13,8 @@ from initadvisor.schemes.rules.recurrent import relu_recurrence
 from initadvisor.schemes.rules.rule import Context
 from initadvisor.schemes.rules.special import SINES, is_siren, is_wide_and_saturating, passes_through
 from initadvisor.schemes.rules.weights import in_stack
-from initadvisor.schemes.scheme import SchemeKind
+from initadvisor.schemes.values import SchemeKind
+from initadvisor.training.data import Batch
 from initadvisor.types import Role
 
 STRUCTURE = (

@@ -14,8 +14,9 @@ from initadvisor.schemes.rules import registry
 from initadvisor.schemes.rules.fills import FAN_FREE, ONE_VALUE, default_fans
 from initadvisor.schemes.rules.reading import plain_depth
 from initadvisor.schemes.rules.rule import Context, Rule
-from initadvisor.schemes.scheme import Assignment, Part, Scheme, SchemeKind
+from initadvisor.schemes.scheme import Scheme
 from initadvisor.schemes.slots import SlotKind, slots_of
+from initadvisor.schemes.values import Assignment, Part, SchemeKind
 from initadvisor.types import CURRENT, Role
 
 PROTECTED = "protected"

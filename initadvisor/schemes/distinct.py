@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from initadvisor.initializers.registry import get as card_of
 from initadvisor.schemes.regions import slice_shape
-from initadvisor.schemes.scheme import Assignment, Part, Scheme, SchemeKind
+from initadvisor.schemes.scheme import Scheme
+from initadvisor.schemes.values import Assignment, Part, SchemeKind
 
 _SAME_SIZE = 0.03
 """Standard deviations closer than this share are one: no training tells them apart, as draws differ by more."""

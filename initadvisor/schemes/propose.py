@@ -10,10 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from initadvisor.calls import trained_batch
-from initadvisor.data import first_batch
 from initadvisor.graph.spec import ModelSpec, NormStyle
-from initadvisor.losses import Loss
 from initadvisor.schemes import build
 from initadvisor.schemes.blueprints import RULE_BLUEPRINTS, TEXTBOOK_BLUEPRINTS, Blueprint
 from initadvisor.schemes.build import DeadBranchError
@@ -22,8 +19,12 @@ from initadvisor.schemes.distinct import distinct
 from initadvisor.schemes.protect import looks_trained, protect_spec
 from initadvisor.schemes.rules import reading
 from initadvisor.schemes.rules.rule import Context
-from initadvisor.schemes.scheme import Scheme, SchemeKind
+from initadvisor.schemes.scheme import Scheme
 from initadvisor.schemes.targets import output_bias
+from initadvisor.schemes.values import SchemeKind
+from initadvisor.training.calls import trained_batch
+from initadvisor.training.data import first_batch
+from initadvisor.training.losses import Loss
 from initadvisor.types import TORCH_DEFAULT, Role
 
 MOST_CANDIDATES = 24

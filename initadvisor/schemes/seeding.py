@@ -14,7 +14,7 @@ def stream_seed(seed: int, path: str, part: str = "") -> int:
     """Seed of the stream that fills ``part`` of the parameter at ``path``.
 
     A hash of the three, so that adding, removing or reordering layers leaves the other layers' weights unchanged, and
-    so that a few lines of plain Python can repeat it (:meth:`initadvisor.recipe.Recipe.to_code` does).
+    so that a few lines of plain Python can repeat it (:meth:`initadvisor.recipes.recipe.Recipe.to_code` does).
 
     Args:
         seed: the user's seed, any integer.

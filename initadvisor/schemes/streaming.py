@@ -19,9 +19,9 @@ from torch import nn
 from initadvisor.initializers.card import RUN_MULTIPLE, Card, Into
 from initadvisor.initializers.maps import working_dtype
 from initadvisor.initializers.registry import get as card_of
-from initadvisor.schemes.scheme import Assignment, Part
 from initadvisor.schemes.seeding import stream
 from initadvisor.schemes.slots import Slot, SlotKind
+from initadvisor.schemes.values import Assignment, Part
 
 _RUN = 1024 * RUN_MULTIPLE
 """Elements drawn at once where the parameter is narrower than what is drawn in: a quarter megabyte stays in cache."""
@@ -74,7 +74,7 @@ def streamable(slot: Slot, assignment: Assignment) -> bool:
     """Whether all parts are independent draws into contiguous memory of this process' processor.
 
     Example:
-        >>> from initadvisor.schemes.scheme import Fill
+        >>> from initadvisor.schemes.values import Fill
         >>> from initadvisor.schemes.slots import slots_of
         >>> from initadvisor.types import Fans
         >>> slot = slots_of(nn.Linear(3, 2))["weight"]

@@ -6,10 +6,10 @@ import math
 
 import torch
 
-from initadvisor.data import Batch
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.rules.head import log_priors
 from initadvisor.schemes.rules.reading import weight_of_bias
+from initadvisor.training.data import Batch
 from initadvisor.types import Role
 
 _MOST_OUTPUTS = 64

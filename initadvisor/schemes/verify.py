@@ -8,7 +8,7 @@ import torch
 
 from initadvisor.errors import VerificationError
 from initadvisor.initializers.card import Declared
-from initadvisor.schemes.scheme import FilledTensor
+from initadvisor.schemes.values import FilledTensor
 
 _STANDARD_ERRORS = 7.0
 """Allowed distance in standard errors. One normal figure passes this in 3e-12 of draws: a model of ten thousand tensors

@@ -6,8 +6,8 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
+from initadvisor.training.engine.pace import Pace
 from initadvisor.trials.budget import CONFIRM_EVALS, PLAY_OFF, Plan, refit
 
 SECONDS_MARGIN = 0.9
@@ -28,28 +28,19 @@ class OutOfTimeError(Exception):
     """A budget in seconds is used up; caught where the race is run, which then decides by what is done."""
 
 
-WEAR = 1.3
-"""What a step costs in a race, as a multiple of the fastest of a few timed by themselves."""
-
 TRUSTED = 0.5, 3.0
 """Bounds of the ratio between what rungs took and what they were expected to take, by which the rest is expected."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """What members cost, in seconds of wall time with all workers at work.
+class PlanPace(Pace):
+    """What plans cost at a pace."""
 
-    Attributes:
-        start: of beginning a member: its draw, its signal flow.
-        advance: of having a member go on: its way to a worker and back, its signal flow after.
-        evaluation: of scoring one member once.
-        step: of one optimizer step of one of so many members, of so many seeds, side by side.
-    """
+    __slots__ = ()
 
-    start: float
-    advance: float
-    evaluation: float
-    step: Callable[[int, int], float]
+    @classmethod
+    def of(cls, pace: Pace) -> PlanPace:
+        """The same pace, ready to price plans."""
+        return cls(pace.start, pace.advance, pace.evaluation, pace.step)
 
     def seconds(self, plan: Plan, done: int = 0) -> float:
         """Time a plan takes after so many rungs.
@@ -57,7 +48,7 @@ class Pace:
         Example:
             >>> from initadvisor.trials.budget import plan_for_steps
             >>> plan = plan_for_steps(1000, candidates=3, rates=1, length=100)
-            >>> pace = Pace(start=0.0, advance=0.0, evaluation=0.0, step=lambda members, seeds: 0.01)
+            >>> pace = PlanPace(start=0.0, advance=0.0, evaluation=0.0, step=lambda members, seeds: 0.01)
             >>> round(pace.seconds(plan) / 0.01) == plan.steps
             True
         """
@@ -119,7 +110,7 @@ class Timekeeper:
             steps: tells the optimizer steps taken so far.
         """
         self.seconds = seconds
-        self.pace: Pace | None = None
+        self.pace: PlanPace | None = None
         self._steps = steps
         self._began = time.perf_counter()
         self._took = self._expected = 0.0
@@ -166,10 +157,10 @@ class Timekeeper:
             return True
         return self.elapsed + self._worn * self._expected_pace().confirming(plan, members, seeds) <= self.seconds
 
-    def _expected_pace(self) -> Pace:
+    def _expected_pace(self) -> PlanPace:
         """As it was measured; of a race that goes on with a stored plan, as it was so far."""
         so_far = self.elapsed / max(1, self._steps())
-        return self.pace or Pace(0.0, 0.0, 0.0, lambda members, seeds: so_far)
+        return self.pace or PlanPace(0.0, 0.0, 0.0, lambda members, seeds: so_far)
 
     @property
     def _worn(self) -> float:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from initadvisor.training.engine.member import MemberKey, MemberState
 from initadvisor.trials.decide import FIRST_ALPHA, LAST_ALPHA, Finding, Pair, decide, smallest_effect
-from initadvisor.trials.member import MemberKey, MemberState
 from initadvisor.trials.result import Verdict
 from initadvisor.trials.standings import Standing
 

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from initadvisor.data import tensors_in
-from initadvisor.losses import LossKind, scores_of
+from initadvisor.training.data import tensors_in
+from initadvisor.training.engine.member import MemberState
+from initadvisor.training.losses import LossKind, scores_of
+from initadvisor.training.task import TrainingTask
 from initadvisor.trials.decide import SHORTEST_KEEP
-from initadvisor.trials.member import MemberState
 from initadvisor.trials.result import Verdict
 from initadvisor.trials.standings import Contest
-from initadvisor.trials.task import TrainingTask
 from initadvisor.types import CURRENT
 
 AT_CHANCE = 0.97

@@ -12,13 +12,13 @@ from statistics import fmean
 import torch
 from torch import nn
 
-from initadvisor.data import tensors_in
-from initadvisor.losses import quoted
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.streams import derive_step, seed_all
-from initadvisor.trials.loop import drawn_model, trial_process
+from initadvisor.training.data import tensors_in
+from initadvisor.training.engine.loop import drawn_model, trial_process
+from initadvisor.training.losses import quoted
+from initadvisor.training.task import TrainingTask
 from initadvisor.trials.redraw import is_redraw
-from initadvisor.trials.task import TrainingTask
 from initadvisor.types import CURRENT, TORCH_DEFAULT
 
 EXPLODED = 1e6

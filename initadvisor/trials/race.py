@@ -15,6 +15,10 @@ from initadvisor.errors import InputError
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.streams import derive
+from initadvisor.training.engine.engine import PACE_STEPS, Engine
+from initadvisor.training.engine.member import MemberKey, MemberState
+from initadvisor.training.engine.result import Status, TrialResult
+from initadvisor.training.task import TrainingTask
 from initadvisor.trials.budget import (
     CONFIRM_EVALS,
     LEVELS,
@@ -25,18 +29,15 @@ from initadvisor.trials.budget import (
     Rung,
     read_budget,
 )
-from initadvisor.trials.clock import OutOfTimeError, Timekeeper
+from initadvisor.trials.clock import OutOfTimeError, PlanPace, Timekeeper
 from initadvisor.trials.confirm import Confirmation, Wave, rates_to_confirm
 from initadvisor.trials.decide import CONFIDENCE, too_short_to_keep
 from initadvisor.trials.diagnose import Figures, diagnose
-from initadvisor.trials.engine import PACE_STEPS, Engine
 from initadvisor.trials.gate import Passed, gate, longer_to_draw, weights_digest
-from initadvisor.trials.member import MemberKey, MemberState
 from initadvisor.trials.progress import OnEvent, Progress, ignore
 from initadvisor.trials.refine import HIGHEST, LOWEST, refinable, refined
-from initadvisor.trials.result import Cost, Decision, RaceResult, Status, TrialResult, Verdict
+from initadvisor.trials.result import Cost, Decision, RaceResult, Verdict
 from initadvisor.trials.standings import Contest, Standing, ranking, standing
-from initadvisor.trials.task import TrainingTask
 from initadvisor.types import CURRENT
 
 if TYPE_CHECKING:
@@ -204,9 +205,9 @@ class _Race:
         pace = self.engine.pace(fit or [CURRENT], derive(self.seed, "pace"))
         # Rates share a draw, workers share the draws.
         longer = longer_to_draw(self.passed, fit) / (self.engine.workers * len(self.task.rates))
-        self.clock.pace = pace = replace(pace, start=pace.start + longer)
+        self.clock.pace = priced = PlanPace.of(replace(pace, start=pace.start + longer))
         budget = replace(self.budget, seconds=None)
-        return pace.fit(self.clock.left, lambda limit: make(replace(budget, steps=limit), rate=None))
+        return priced.fit(self.clock.left, lambda limit: make(replace(budget, steps=limit), rate=None))
 
     def _keep_plan(self, plan: Plan) -> None:
         from dataclasses import asdict

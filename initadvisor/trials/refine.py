@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from initadvisor.graph.spec import ModelSpec
-from initadvisor.schemes.scheme import Assignment, Scheme, SchemeKind
+from initadvisor.schemes.scheme import Scheme
+from initadvisor.schemes.values import Assignment, SchemeKind
 from initadvisor.types import Role
 
 LOWEST, HIGHEST = 0.25, 4.0

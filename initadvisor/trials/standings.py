@@ -7,10 +7,11 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from initadvisor.schemes.scheme import Scheme
+from initadvisor.training.engine.member import MemberState
+from initadvisor.training.engine.result import Status
 from initadvisor.trials.budget import Rung
 from initadvisor.trials.gate import Passed
-from initadvisor.trials.member import MemberState
-from initadvisor.trials.result import RankingEntry, Status
+from initadvisor.trials.result import RankingEntry
 from initadvisor.types import CURRENT
 
 MEAN_WEIGHT = ((0.05, 0.5), (0.10, 0.35), (0.20, 0.15), (1.0, 0.0))

@@ -19,9 +19,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
 from initadvisor.errors import StorageError
-from initadvisor.losses import quoted
-from initadvisor.trials.member import MemberKey, MemberState
-from initadvisor.trials.result import SignalFlow, Status
+from initadvisor.training.engine.member import MemberKey, MemberState
+from initadvisor.training.engine.result import SignalFlow, Status
+from initadvisor.training.losses import quoted
 
 IDENTITY = "initadvisor"
 """Study attribute that says which race it belongs to."""

@@ -18,9 +18,9 @@ from torch import nn
 
 import initadvisor
 from initadvisor.guard import run_eagerly
-from initadvisor.trials.jobs import Job, work
-from initadvisor.trials.member import MemberKey, MemberState, pack, unpack
-from initadvisor.trials.task import make_task
+from initadvisor.training.engine.jobs import Job, work
+from initadvisor.training.engine.member import MemberKey, MemberState, pack, unpack
+from initadvisor.training.task import make_task
 
 
 class Net(nn.Module):

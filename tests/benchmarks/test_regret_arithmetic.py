@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from benchmarks.regret import methods
 from benchmarks.regret.bootstrap import Bootstrap, mean, quantile
 from benchmarks.regret.limits import limits, regrets_of_best
-from benchmarks.regret.report import share_interval
+from benchmarks.regret.summary import share_interval
 from benchmarks.regret.table import (
     DENOMINATOR_FLOOR,
     REGRET_CEILING,

@@ -13,7 +13,8 @@ from benchmarks.regret.table import build
 from benchmarks.regret.tasks import TASKS
 from benchmarks.regret.train import Curve, evaluation_steps
 from benchmarks.regret.train import train as real_train
-from initadvisor.schemes.scheme import Assignment, Calibration, Fill, Part, Scheme, SchemeKind
+from initadvisor.schemes.scheme import Scheme
+from initadvisor.schemes.values import Assignment, Calibration, Fill, Part, SchemeKind
 from initadvisor.types import Fans
 
 TASK = replace(TASKS["cancer_shallow"], steps=4)

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binom
 from scipy.stats import t as student
 
-from benchmarks.regret import report
+from benchmarks.regret import report, summary
 from benchmarks.regret.markdown import render
 from benchmarks.regret.methods import ONE_SEED
 from benchmarks.regret.pool import SEEDS, TUNING_SEEDS
@@ -68,7 +68,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def results(store):
-    return report.gather(store, resamples=100)
+    return summary.gather(store, resamples=100)
 
 
 def line(results, method):
@@ -90,8 +90,8 @@ def test_regret_by_method(results):
 
 
 def test_a_switch_on_a_null_task_is_false(results):
-    assert report.false_switches(results).value == 1
-    assert report.beyond_pool(results).value == 0
+    assert summary.false_switches(results).value == 1
+    assert summary.beyond_pool(results).value == 0
     assert line(results, "initadvisor").changed.value == 1
     assert line(results, "torch default").changed.value == 0
     assert line(results, "random choice").changed.value == pytest.approx(2 / 3)
@@ -99,8 +99,8 @@ def test_a_switch_on_a_null_task_is_false(results):
 
 def test_what_caution_costs_is_the_distance_to_the_right_decision(results):
     """The one task it kept on: its challenger was the better one."""
-    assert line(results, report.RIGHTLY).mean.value == pytest.approx(0)
-    assert line(results, report.RIGHTLY).lost.value == pytest.approx(-line(results, "initadvisor").mean.value)
+    assert line(results, summary.RIGHTLY).mean.value == pytest.approx(0)
+    assert line(results, summary.RIGHTLY).lost.value == pytest.approx(-line(results, "initadvisor").mean.value)
 
 
 def test_what_refinement_found_is_told_beside_the_standard_budget(store, results):
@@ -110,8 +110,8 @@ def test_what_refinement_found_is_told_beside_the_standard_budget(store, results
         for seed in SEEDS:
             loss = (0.1 if name in NAMES[:2] else 0.3) + NOISE[seed]
             store.add(TASKS[name], "rules_a×1", Key("rrr", row["lr"], seed), Curve((0,), (loss,), (loss,), False, 1, 0))
-    again = report.gather(store, resamples=20)
-    assert report.beyond_pool(again).value == pytest.approx(2 / 5)
+    again = summary.gather(store, resamples=20)
+    assert summary.beyond_pool(again).value == pytest.approx(2 / 5)
     assert line(again, "initadvisor, thorough").cost == pytest.approx(9)
     assert line(again, "initadvisor").cost == line(results, "initadvisor").cost
     assert line(again, "initadvisor").mean.value == line(results, "initadvisor").mean.value
@@ -125,19 +125,19 @@ def test_what_refinement_found_is_also_held_against_what_a_sweep_would_choose(st
         for seed in SEEDS:
             loss = (0.1 if name == NAMES[0] else 0.3) + NOISE[seed]
             store.add(TASKS[name], "rules_a×1", Key("rrr", row["lr"], seed), Curve((0,), (loss,), (loss,), False, 1, 0))
-    found = report.gather(store, resamples=20)
-    assert report.beyond_sweep(found).value == pytest.approx(1 / 5)
+    found = summary.gather(store, resamples=20)
+    assert summary.beyond_sweep(found).value == pytest.approx(1 / 5)
     # The least mean is 0.25, but whoever is best on three seeds is much worse on the fourth: 0.425 is all one can get.
     luck = ([0.9] * 4, [0.8, 0.1, 0.1, 0.1], [0.1, 0.5, 0.2, 0.2])
     lucky = {
         name: replace(t, rows=tuple(replace(r, losses=np.array(x)) for r, x in zip(t.rows, luck, strict=True)))
         for name, t in found.tables.items()
     }
-    assert report.beyond_sweep(replace(found, tables=lucky)).value == pytest.approx(1)
+    assert summary.beyond_sweep(replace(found, tables=lucky)).value == pytest.approx(1)
 
 
 def test_cost_counts_steps_in_sweeps_and_trainings(results):
-    cost = report.spent(results)
+    cost = summary.spent(results)
     assert cost.full_trainings == pytest.approx(3)
     assert cost.of_one_seed == pytest.approx(3 / (len(POOL) * 3))
     assert cost.of_sweep == pytest.approx(cost.of_one_seed / len(SEEDS))
@@ -150,7 +150,7 @@ def test_cost_counts_steps_in_sweeps_and_trainings(results):
 
 
 def test_calibration_compares_what_was_said_with_full_training(results):
-    by = {c.verdict: c for c in report.calibration(results)}
+    by = {c.verdict: c for c in summary.calibration(results)}
     assert by["switch"].count == 5
     assert by["switch"].stated == pytest.approx((4 * 0.98 + 0.99) / 5)
     assert by["keep"].better.value == 1, "the challenger was better there, and keep was wrong"
@@ -164,9 +164,9 @@ def test_what_was_measured_has_an_error_too():
     row = {"interval": [0.6, 0.8], "confidence": 0.9}
     noisy, exact = np.array([0.8, 0.9, 0.7, 0.84]), np.array([0.81, 0.811, 0.809, 0.81])
     assert noisy.mean() == pytest.approx(exact.mean())
-    assert not report._holds(row, noisy, slack=0)
-    assert report._holds(row, noisy, slack=1)
-    assert not report._holds(row, exact, slack=1)
+    assert not summary._holds(row, noisy, slack=0)
+    assert summary._holds(row, noisy, slack=1)
+    assert not summary._holds(row, exact, slack=1)
 
 
 def test_the_level_of_both_intervals_is_that_of_their_difference():
@@ -178,14 +178,14 @@ def test_the_level_of_both_intervals_is_that_of_their_difference():
         stated, measured = rng.normal(size=seeds), rng.normal(size=4)
         half = student.ppf((1 + level) / 2, seeds - 1) * standard_error(stated)
         row = {"interval": [stated.mean() - half, stated.mean() + half], "confidence": level}
-        agreed += report._holds(row, measured, slack=1)
+        agreed += summary._holds(row, measured, slack=1)
     # Welch's test without its degrees of freedom is a little conservative, never liberal.
     assert binom.ppf(1e-4, count, level) <= agreed <= binom.ppf(1 - 1e-4, count, level + 0.04)
 
 
 def test_advice_at_another_rate_than_the_best_costs_regret(store):
     append_line(store.folder / "advice.jsonl", advice(NAMES[1], "switch", "rules_a", "aaa", lr=TASKS[NAMES[1]].lrs[2]))
-    results = report.gather(store, resamples=20)
+    results = summary.gather(store, resamples=20)
     assert results.regrets["initadvisor"][NAMES[1]] == pytest.approx(0.2 / 0.8)
     assert results.regrets["initadvisor, own best rate"][NAMES[1]] == pytest.approx(0)
 
@@ -193,14 +193,14 @@ def test_advice_at_another_rate_than_the_best_costs_regret(store):
 def test_keeping_the_weights_at_another_rate_is_not_a_change(store):
     kept = advice(NULL, "keep", "current", CURRENT_DIGEST, lr=TASKS[NULL].lrs[2])
     append_line(store.folder / "advice.jsonl", kept)
-    results = report.gather(store, resamples=20)
+    results = summary.gather(store, resamples=20)
     assert line(results, "initadvisor").changed.value == 0
     assert line(results, "initadvisor").null_excess.value > 1, "but the rate may do harm"
 
 
 def test_advice_not_yet_trained_in_full_is_left_out(store):
     append_line(store.folder / "advice.jsonl", advice(NAMES[1], "switch", "refined_1", "unseen"))
-    results = report.gather(store, resamples=20)
+    results = summary.gather(store, resamples=20)
     assert NAMES[1] not in results.regrets["initadvisor"]
 
 
@@ -219,7 +219,7 @@ def test_unseen_tasks_are_reported_apart(store, results):
     name = next(n for n, t in TASKS.items() if t.unseen)
     fill(store, name)
     append_line(store.folder / "advice.jsonl", advice(name, "switch", "kaiming", "kkk"))
-    again, apart = report.gather(store, resamples=20), report.gather(store, unseen=True, resamples=20)
+    again, apart = summary.gather(store, resamples=20), summary.gather(store, unseen=True, resamples=20)
     assert again.tables.keys() == results.tables.keys()
     assert line(again, "initadvisor").mean.value == line(results, "initadvisor").mean.value
     assert apart.tables.keys() == {name}
@@ -232,5 +232,5 @@ def test_unseen_tasks_are_reported_apart(store, results):
 
 def test_nothing_measured_yet_is_said(tmp_path):
     store = Store(tmp_path)
-    nothing = report.gather(store, resamples=10)
+    nothing = summary.gather(store, resamples=10)
     assert "Nothing is complete yet" in render(nothing, nothing, store)

@@ -313,7 +313,7 @@ def test_a_bug_of_ours_is_not_called_the_users(
 
 
 def test_the_main_block_of_a_target_does_not_run(tmp_path: Path) -> None:
-    from initadvisor.target import open_target
+    from initadvisor.cli.target import open_target
 
     (tmp_path / "helper_of_target.py").write_text("WIDTH = 3\n")
     (tmp_path / "own_target.py").write_text(
@@ -333,7 +333,7 @@ def test_a_mapping_takes_what_advise_takes() -> None:
     import inspect
 
     from initadvisor.advisor import advise
-    from initadvisor.target import ARGUMENTS
+    from initadvisor.cli.target import ARGUMENTS
 
     assert set(ARGUMENTS) == set(inspect.signature(advise).parameters)
 

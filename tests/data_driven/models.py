@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from initadvisor.data import Batch
 from initadvisor.schemes.slots import slots_of
+from initadvisor.training.data import Batch
 
 
 def mlp(depth: int = 6, width: int = 96, act: type[nn.Module] = nn.ReLU, outputs: int = 4) -> nn.Sequential:

@@ -12,11 +12,11 @@ from models import cnn, images, mlp, vectors, weights
 from test_lsuv import outputs_of
 from torch import nn
 
-from initadvisor.data import Batch
 from initadvisor.schemes.data_driven import moments
 from initadvisor.schemes.data_driven.moments import Moments
 from initadvisor.schemes.data_driven.registry import calibrate
-from initadvisor.schemes.scheme import Calibration
+from initadvisor.schemes.values import Calibration
+from initadvisor.training.data import Batch
 
 ACTIVATIONS = [nn.ReLU, nn.Tanh, nn.SiLU, nn.GELU, nn.ELU]
 

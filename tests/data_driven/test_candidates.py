@@ -7,12 +7,12 @@ import torch
 from models import cnn, images, mlp, vectors
 from torch import nn
 
-from initadvisor.data import Batch
 from initadvisor.graph.analyze import analyze
 from initadvisor.references import cite
 from initadvisor.schemes.data_driven.candidates import BASE, affordable
 from initadvisor.schemes.propose import propose_from_spec
-from initadvisor.schemes.scheme import SchemeKind
+from initadvisor.schemes.values import SchemeKind
+from initadvisor.training.data import Batch
 
 
 def proposed(model, batch):

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from models import Residual, everything, mlp, state, vectors
 from torch import nn
 
-from initadvisor.data import Batch
 from initadvisor.schemes.data_driven.card import Site, rescalable
 from initadvisor.schemes.data_driven.gradinit import first_step
 from initadvisor.schemes.data_driven.metainit import gradient_quotient
 from initadvisor.schemes.data_driven.objective import Objective, gradients
 from initadvisor.schemes.data_driven.registry import calibrate
-from initadvisor.schemes.scheme import Calibration
+from initadvisor.schemes.values import Calibration
+from initadvisor.training.data import Batch
 
 
 def site(model: nn.Module, batch: Batch, loss=None) -> Site:

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from models import everything, mlp, vectors
 from torch import nn
 
-from initadvisor.data import Batch
 from initadvisor.schemes.data_driven.registry import calibrate
-from initadvisor.schemes.scheme import Calibration
+from initadvisor.schemes.values import Calibration
+from initadvisor.training.data import Batch
 
 CHANCE = math.log(4)
 RATES = (0.01, 0.03)

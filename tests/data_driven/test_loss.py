@@ -13,14 +13,15 @@ from torch import nn
 from initadvisor.advisor import advise
 from initadvisor.errors import InputError
 from initadvisor.graph.analyze import analyze
-from initadvisor.losses import choose_loss
-from initadvisor.recipe import recipe_from_scheme
+from initadvisor.recipes.recipe import recipe_from_scheme
 from initadvisor.schemes.apply import apply_scheme
 from initadvisor.schemes.data_driven.registry import cards
 from initadvisor.schemes.propose import propose_from_spec
-from initadvisor.schemes.scheme import Calibration, Scheme
-from initadvisor.trials.loop import drawn_model
-from initadvisor.trials.task import make_task
+from initadvisor.schemes.scheme import Scheme
+from initadvisor.schemes.values import Calibration
+from initadvisor.training.engine.loop import drawn_model
+from initadvisor.training.losses import choose_loss
+from initadvisor.training.task import make_task
 
 LEARNED = tuple(card.name for card in cards() if card.descends)
 X = vectors(64).args[0]

@@ -8,9 +8,9 @@ from models import cnn, images, mlp, state, vectors, weights
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from initadvisor.data import Batch
 from initadvisor.schemes.data_driven.registry import calibrate
-from initadvisor.schemes.scheme import Calibration
+from initadvisor.schemes.values import Calibration
+from initadvisor.training.data import Batch
 
 
 def outputs_of(model: nn.Module, batch: Batch, kinds=(nn.Linear, nn.Conv2d)) -> dict[str, torch.Tensor]:

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from models import Residual, everything, mlp, state, vectors, weights
 from torch import nn
 
-from initadvisor.data import Batch
 from initadvisor.errors import RegistryError, SchemeError
 from initadvisor.references import REFERENCES
 from initadvisor.schemes.apply import apply_scheme
 from initadvisor.schemes.data_driven.card import register
 from initadvisor.schemes.data_driven.registry import calibrate, cards, check_calibrations, get
-from initadvisor.schemes.scheme import Assignment, Calibration, Fill, Part, Scheme, SchemeKind
+from initadvisor.schemes.scheme import Scheme
+from initadvisor.schemes.values import Assignment, Calibration, Fill, Part, SchemeKind
+from initadvisor.training.data import Batch
 from initadvisor.types import Fans
 
 METHODS = sorted(card.name for card in cards())

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from initadvisor.data import Batch
 from initadvisor.errors import AnalysisError, InputError
 from initadvisor.graph.analyze import analyze
 from initadvisor.graph.capture import capture
 from initadvisor.graph.opgraph import OpGraph, Source
+from initadvisor.training.data import Batch
 
 
 class Calls(nn.Module):

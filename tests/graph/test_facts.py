@@ -14,11 +14,11 @@ from describe import facts
 from families import FAMILIES
 from torch import nn
 
-from initadvisor.data import first_batch, map_tensors
 from initadvisor.graph.analyze import analyze, parameter_facts
 from initadvisor.graph.capture import capture
 from initadvisor.graph.opgraph import OpGraph
 from initadvisor.graph.roles import read_roles
+from initadvisor.training.data import first_batch, map_tensors
 
 TABLE: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "facts.yaml").read_text(encoding="utf-8"))
 _SCATTERED = "a graph's edges are sorted by their values, and say where nodes are"

@@ -12,10 +12,10 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
-from initadvisor.data import first_batch
 from initadvisor.graph.analyze import analyze, read
 from initadvisor.graph.capture import has_lazy, recording
 from initadvisor.guard import preserve_model, preserve_process
+from initadvisor.training.data import first_batch
 
 
 class Meddling(TorchFunctionMode):

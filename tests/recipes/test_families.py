@@ -12,7 +12,7 @@ from torch import nn
 from initadvisor.errors import RecipeError
 from initadvisor.graph.analyze import analyze
 from initadvisor.initializers.registry import get as card_of
-from initadvisor.recipe import Recipe, load_recipe, loads_recipe, recipe_from_scheme
+from initadvisor.recipes.recipe import Recipe, load_recipe, loads_recipe, recipe_from_scheme
 from initadvisor.references import cite
 from initadvisor.schemes.propose import propose
 from initadvisor.types import Role

@@ -17,11 +17,11 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parent.parent / "schemes"))
 from handmade import bias, lstm, mlp, residual, spec_of, weight
 
-from initadvisor import recipe_model
 from initadvisor.errors import RecipeError
 from initadvisor.initializers.gains import deep_gain
 from initadvisor.initializers.registry import cards
-from initadvisor.recipe import (
+from initadvisor.recipes import model as recipe_model
+from initadvisor.recipes.recipe import (
     Provenance,
     Recipe,
     load_recipe,
@@ -30,10 +30,11 @@ from initadvisor.recipe import (
     recipe_schema,
     register_migration,
 )
-from initadvisor.recipe_yaml import number
+from initadvisor.recipes.yaml import number
 from initadvisor.schemes.apply import apply_scheme
 from initadvisor.schemes.propose import propose_from_spec
-from initadvisor.schemes.scheme import Assignment, Fill, Part, Scheme, SchemeKind
+from initadvisor.schemes.scheme import Scheme
+from initadvisor.schemes.values import Assignment, Fill, Part, SchemeKind
 from initadvisor.types import CURRENT, Fans, Role, Slice
 
 MODELS = {"mlp": mlp, "residual": residual, "lstm": lstm}

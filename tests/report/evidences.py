@@ -7,19 +7,12 @@ from dataclasses import replace
 
 import torch
 
-from initadvisor.evidence import Evidence, WeightSample
 from initadvisor.graph.spec import Branch, Confidence, Coverage, CoverageGap, ModelSpec, NormStyle, ParamSpec
-from initadvisor.schemes.scheme import Assignment, Fill, Part, Scheme, SchemeKind
-from initadvisor.trials.result import (
-    Cost,
-    Decision,
-    RaceResult,
-    RankingEntry,
-    SignalFlow,
-    Status,
-    TrialResult,
-    Verdict,
-)
+from initadvisor.report.evidence import Evidence, WeightSample
+from initadvisor.schemes.scheme import Scheme
+from initadvisor.schemes.values import Assignment, Fill, Part, SchemeKind
+from initadvisor.training.engine.result import SignalFlow, Status, TrialResult
+from initadvisor.trials.result import Cost, Decision, RaceResult, RankingEntry, Verdict
 from initadvisor.types import Fans, Role, Slice
 
 LAYERS = 24

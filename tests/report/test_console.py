@@ -12,15 +12,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from initadvisor.evidence import Evidence
 from initadvisor.report.console import render
+from initadvisor.report.evidence import Evidence
 from initadvisor.report.folding import fold, template
 from initadvisor.report.plots import plot_flow
 from initadvisor.report.sentences import effect, figures_in_words, headline, scope, starts_from_zero
 from initadvisor.report.tables import render_spec
 from initadvisor.report.termplot import linear_axis, log_axis, panel
-from initadvisor.schemes.scheme import Assignment, Fill, Part, Scheme, SchemeKind
-from initadvisor.trials.result import SignalFlow
+from initadvisor.schemes.scheme import Scheme
+from initadvisor.schemes.values import Assignment, Fill, Part, SchemeKind
+from initadvisor.training.engine.result import SignalFlow
 from initadvisor.types import Fans
 
 ANSI = re.compile(r"\x1b\[")

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from initadvisor.graph.spec import Branch, Coverage, ModelSpec, NormStyle, ParamSpec
-from initadvisor.schemes.scheme import Assignment, Fill, Part, Scheme, SchemeKind
+from initadvisor.schemes.scheme import Scheme
+from initadvisor.schemes.values import Assignment, Fill, Part, SchemeKind
 from initadvisor.types import Fans, Role, Slice
 
 

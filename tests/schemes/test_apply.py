@@ -20,8 +20,9 @@ from initadvisor.initializers.card import Card, Declared, register
 from initadvisor.initializers.registry import get as card_of
 from initadvisor.schemes.apply import FROZEN, KEPT, NO_REINIT, WRITTEN_WITH, apply_scheme, draw
 from initadvisor.schemes.regions import coverage_fault, gather, scatter, slice_shape
-from initadvisor.schemes.scheme import Assignment, Fill, Part, Scheme, SchemeKind
+from initadvisor.schemes.scheme import Scheme
 from initadvisor.schemes.seeding import stream_seed
+from initadvisor.schemes.values import Assignment, Fill, Part, SchemeKind
 from initadvisor.types import CURRENT, Fans, Role, Slice
 
 
@@ -408,7 +409,7 @@ def test_lstm_stacks_are_filled_gate_by_gate():
 
 
 def test_calibration_without_batch_is_refused_before_anything_changes():
-    from initadvisor.schemes.scheme import Calibration
+    from initadvisor.schemes.values import Calibration
 
     model = nn.Linear(3, 3)
     before = bytes_of(model)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import initadvisor
-from initadvisor.schemes.scheme import SchemeKind
+from initadvisor.schemes.values import SchemeKind
 from initadvisor.types import CURRENT
 
 

@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn.utils import weight_norm as old_weight_norm
 from torch.nn.utils.parametrizations import weight_norm
 
-from initadvisor.data import Batch
 from initadvisor.errors import InputError
 from initadvisor.graph.analyze import analyze
 from initadvisor.graph.spec import Branch, ParamSpec
@@ -23,8 +22,10 @@ from initadvisor.schemes.distinct import distinct, same_effect
 from initadvisor.schemes.paths import compile_glob, fold, matches
 from initadvisor.schemes.propose import MOST_CANDIDATES, propose_from_spec
 from initadvisor.schemes.protect import looks_trained, protect_spec
-from initadvisor.schemes.scheme import Assignment, Fill, Part, Scheme, SchemeKind
+from initadvisor.schemes.scheme import Scheme
 from initadvisor.schemes.targets import output_bias
+from initadvisor.schemes.values import Assignment, Fill, Part, SchemeKind
+from initadvisor.training.data import Batch
 from initadvisor.types import CURRENT, TORCH_DEFAULT, Fans, Role
 
 MODELS = {"mlp": mlp, "residual": residual, "lstm": lstm}

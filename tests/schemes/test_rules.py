@@ -18,7 +18,7 @@ from initadvisor.schemes import build
 from initadvisor.schemes.blueprints import RULE_BLUEPRINTS, STRUCTURE, TEXTBOOK_BLUEPRINTS
 from initadvisor.schemes.rules import reading, registry
 from initadvisor.schemes.rules.rule import Context, Proposal
-from initadvisor.schemes.scheme import SchemeKind
+from initadvisor.schemes.values import SchemeKind
 from initadvisor.types import Fans, Role
 
 CONTEXT = Context()

@@ -12,7 +12,8 @@ from torch import nn
 from initadvisor.graph.analyze import analyze
 from initadvisor.schemes.blueprints import SMALL_STACK
 from initadvisor.schemes.propose import propose_from_spec
-from initadvisor.schemes.scheme import Scheme, SchemeKind
+from initadvisor.schemes.scheme import Scheme
+from initadvisor.schemes.values import SchemeKind
 
 NAME = "rules_small_stack"
 

@@ -17,9 +17,10 @@ from initadvisor.initializers.card import RUN_MULTIPLE, Declared
 from initadvisor.initializers.registry import cards
 from initadvisor.schemes import streaming, verify
 from initadvisor.schemes.apply import apply_scheme, draw
-from initadvisor.schemes.scheme import Assignment, Fill, Part, Scheme, SchemeKind
+from initadvisor.schemes.scheme import Scheme
 from initadvisor.schemes.seeding import stream
 from initadvisor.schemes.slots import slots_of
+from initadvisor.schemes.values import Assignment, Fill, Part, SchemeKind
 from initadvisor.schemes.verify import check_declared
 from initadvisor.types import Fans, Role
 

@@ -14,7 +14,8 @@ from initadvisor.graph.analyze import analyze
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.propose import propose_from_spec
 from initadvisor.schemes.rules import registry
-from initadvisor.schemes.scheme import Scheme, SchemeKind
+from initadvisor.schemes.scheme import Scheme
+from initadvisor.schemes.values import SchemeKind
 from initadvisor.types import CURRENT, TORCH_DEFAULT
 
 VOCABULARY, WIDTH = 256, 64

@@ -9,16 +9,17 @@ from fakes import SPEC, Fill, blobs, current, tanh_mlp, xavier
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from initadvisor.training.engine.choice import Choice
+from initadvisor.training.engine.engine import Engine
+from initadvisor.training.engine.pace import WEAR
+from initadvisor.training.engine.result import Status
+from initadvisor.training.engine.stack import Batching
+from initadvisor.training.task import make_task
 from initadvisor.trials.budget import PLAY_OFF, Plan, plan_for_steps
-from initadvisor.trials.choice import Choice
-from initadvisor.trials.clock import HARD_STOP, WEAR, OutOfTimeError, Pace, Timekeeper
-from initadvisor.trials.engine import Engine
+from initadvisor.trials.clock import HARD_STOP, OutOfTimeError, PlanPace, Timekeeper
 from initadvisor.trials.gate import gate
 from initadvisor.trials.progress import Progress
 from initadvisor.trials.race import run_race
-from initadvisor.trials.result import Status
-from initadvisor.trials.stack import Batching
-from initadvisor.trials.task import make_task
 
 SCHEMES = [current(), xavier("a"), xavier("b", 1.7), xavier("c", 0.5)]
 
@@ -35,7 +36,7 @@ SCHEMES = [current(), xavier("a"), xavier("b", 1.7), xavier("c", 0.5)]
 def test_a_plan_fits_into_the_seconds_it_was_made_for(
     start: float, step: float, evaluation: float, seconds: float, candidates: int, length: int
 ) -> None:
-    pace = Pace(start, start / 2, evaluation, lambda members, seeds: step)
+    pace = PlanPace(start, start / 2, evaluation, lambda members, seeds: step)
 
     def make(steps: int) -> Plan:
         return plan_for_steps(steps, candidates=candidates, rates=3, length=length)
@@ -63,7 +64,7 @@ def test_a_budget_in_seconds_ends_the_race_whatever_the_machine_does(
         if event.phase == phase and event.done:
             jump = 4.0
 
-    monkeypatch.setattr("initadvisor.trials.engine.Engine._possible_workers", lambda self: 1)
+    monkeypatch.setattr("initadvisor.training.engine.engine.Engine._possible_workers", lambda self: 1)
     monkeypatch.setattr(time, "perf_counter", leaping)
     task = make_task(tanh_mlp(), blobs(), optimizer=torch.optim.SGD, lr=(0.05, 0.2), steps=60)
     result = run_race(task, SCHEMES, SPEC, budget=seconds, on_event=listen)
@@ -103,11 +104,11 @@ def test_members_that_all_die_at_once_leave_the_bare_step() -> None:
 @given(steps=st.integers(200, 200_000), candidates=st.integers(1, 24), length=st.integers(30, 3000))
 def test_what_is_expected_of_a_plan_is_the_sum_of_its_parts(steps: int, candidates: int, length: int) -> None:
     plan = plan_for_steps(steps, candidates=candidates, rates=3, length=length)
-    by_steps = Pace(0.0, 0.0, 0.0, lambda members, seeds: 1.0)
+    by_steps = PlanPace(0.0, 0.0, 0.0, lambda members, seeds: 1.0)
     assert by_steps.seconds(plan) == pytest.approx(plan.steps)
     for done in range(len(plan.rungs) + 1):
         assert by_steps.seconds(plan, done) == pytest.approx(plan.steps - plan.steps_to(done))
-    starts = Pace(1.0, 0.0, 0.0, lambda members, seeds: 0.0).seconds(plan)
+    starts = PlanPace(1.0, 0.0, 0.0, lambda members, seeds: 0.0).seconds(plan)
     refining = plan.refine * plan.draws + (PLAY_OFF * plan.play_off if plan.refine else 0)
     assert starts == pytest.approx(plan.rung_members + plan.confirm_members + refining)
 
@@ -131,7 +132,7 @@ def test_the_rest_is_planned_at_the_pace_of_what_is_done(monkeypatch: pytest.Mon
     now = 0.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     plan = plan_for_steps(20_000, candidates=12, rates=2, length=1000)
-    pace = Pace(0.0, 0.0, 0.0, lambda members, seeds: 0.001)
+    pace = PlanPace(0.0, 0.0, 0.0, lambda members, seeds: 0.001)
 
     def planned(slower: float) -> float:
         """Confirming steps after a first rung that took so many times as long as expected."""
@@ -155,7 +156,7 @@ def test_confirming_more_has_to_fit_into_the_seconds_left(monkeypatch: pytest.Mo
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     plan = plan_for_steps(20_000, candidates=12, rates=2, length=1000)
     clock, free = Timekeeper(10.0, lambda: 1), Timekeeper(None, lambda: 1)
-    clock.pace = Pace(0.0, 0.0, 0.0, lambda members, seeds: 0.001)
+    clock.pace = PlanPace(0.0, 0.0, 0.0, lambda members, seeds: 0.001)
     needed = 8 * plan.confirm_steps * 0.001
     now = 10.0 - needed - 0.1
     assert clock.affords(plan, 8, 4)

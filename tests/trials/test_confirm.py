@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from initadvisor.training.engine.member import MemberKey, MemberState
+from initadvisor.training.engine.result import Status
 from initadvisor.trials.confirm import Confirmation, Wave, close, rates_to_confirm
 from initadvisor.trials.decide import ALPHA
-from initadvisor.trials.member import MemberKey, MemberState
-from initadvisor.trials.result import Status, Verdict
+from initadvisor.trials.result import Verdict
 from initadvisor.trials.standings import Standing
 
 HORIZON = 100

@@ -7,9 +7,9 @@ import torch
 from fakes import SPEC, blobs, current, tanh_mlp, xavier
 from torch import nn
 
+from initadvisor.training.task import make_task
 from initadvisor.trials.race import run_race
 from initadvisor.trials.result import Decision
-from initadvisor.trials.task import make_task
 
 SGD = torch.optim.SGD
 

@@ -14,10 +14,11 @@ from torch import nn
 from initadvisor.errors import InputError
 from initadvisor.graph.analyze import analyze
 from initadvisor.schemes.propose import torch_default_scheme
+from initadvisor.training.engine.result import Status
+from initadvisor.training.task import TrainingTask, make_task
 from initadvisor.trials.progress import Progress
 from initadvisor.trials.race import run_race
-from initadvisor.trials.result import RaceResult, Status, Verdict
-from initadvisor.trials.task import TrainingTask, make_task
+from initadvisor.trials.result import RaceResult, Verdict
 from initadvisor.types import TORCH_DEFAULT
 
 SGD = torch.optim.SGD
@@ -96,8 +97,8 @@ def test_members_of_one_seed_see_the_same_batches_and_dropout() -> None:
 
 def test_going_on_from_a_checkpoint_is_training_through() -> None:
     """Adam's averages, the scheduler, BatchNorm and dropout all go on where the rung left them."""
-    from initadvisor.trials.loop import train_members
-    from initadvisor.trials.member import MemberKey, MemberState, pack, unpack
+    from initadvisor.training.engine.loop import train_members
+    from initadvisor.training.engine.member import MemberKey, MemberState, pack, unpack
 
     model = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 3))
     task = task_of(

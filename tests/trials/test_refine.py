@@ -11,14 +11,16 @@ from fakes import blobs, tanh_mlp
 import initadvisor.trials.budget as budget_module
 from initadvisor.graph.analyze import analyze
 from initadvisor.schemes.propose import propose_from_spec
-from initadvisor.schemes.scheme import Calibration, Scheme, SchemeKind
+from initadvisor.schemes.scheme import Scheme
+from initadvisor.schemes.values import Calibration, SchemeKind
+from initadvisor.training.engine.result import Status
+from initadvisor.training.task import TrainingTask, make_task
 from initadvisor.trials.budget import Rung
 from initadvisor.trials.race import run_race
 from initadvisor.trials.refine import HIGHEST, LOWEST, refinable, refined
-from initadvisor.trials.result import RaceResult, Status
+from initadvisor.trials.result import RaceResult
 from initadvisor.trials.standings import Contest, Standing
 from initadvisor.trials.study import StudyLog
-from initadvisor.trials.task import TrainingTask, make_task
 from initadvisor.types import CURRENT
 
 

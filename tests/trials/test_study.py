@@ -16,11 +16,12 @@ from fakes import SPEC, blobs, current, tanh_mlp, xavier
 from torch import nn
 
 from initadvisor.errors import StorageError
+from initadvisor.training.engine.result import SignalFlow, Status
+from initadvisor.training.task import TrainingTask, make_task
 from initadvisor.trials.progress import Progress
 from initadvisor.trials.race import run_race
-from initadvisor.trials.result import RaceResult, SignalFlow, Status, Verdict
+from initadvisor.trials.result import RaceResult, Verdict
 from initadvisor.trials.study import StudyLog
-from initadvisor.trials.task import TrainingTask, make_task
 
 SCHEMES = [current(), xavier("a"), xavier("b", 1.7)]
 

@@ -1,1 +1,1 @@
-"""The checks, one file per topic."""
+"""What does each check look for? One file per topic."""

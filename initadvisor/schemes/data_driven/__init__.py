@@ -1,1 +1,1 @@
-"""Calibrations that measure the model on a batch after filling: LSUV, analytic propagation, MetaInit, GradInit."""
+"""What can be measured on a batch after filling? LSUV, analytic propagation, MetaInit, GradInit."""

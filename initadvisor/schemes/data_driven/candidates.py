@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from initadvisor.data import Batch, tensors_in
 from initadvisor.graph.spec import ModelSpec
-from initadvisor.losses import Loss
 from initadvisor.schemes.data_driven.registry import get
 from initadvisor.schemes.rules import reading
 from initadvisor.schemes.rules.special import is_siren
-from initadvisor.schemes.scheme import Calibration, Scheme, SchemeKind
+from initadvisor.schemes.scheme import Scheme
+from initadvisor.schemes.values import Calibration, SchemeKind
+from initadvisor.training.data import Batch, tensors_in
+from initadvisor.training.losses import Loss
 from initadvisor.types import Role
 
 BASE = "rules_orthogonal"

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from initadvisor.data import Batch
 from initadvisor.errors import RegistryError, nearest
 from initadvisor.initializers.card import Hyperparameter
 from initadvisor.schemes.slots import Slot, SlotKind, is_weight_norm, slots_of
+from initadvisor.training.data import Batch
 
 ModelLoss = Callable[[nn.Module, Batch], torch.Tensor]
 """``(model, batch) -> scalar``."""

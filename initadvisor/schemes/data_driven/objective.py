@@ -11,11 +11,11 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from initadvisor.data import Batch, map_tensors, tensors_in
 from initadvisor.errors import SchemeError
-from initadvisor.losses import Loss, LossKind, choose_loss
 from initadvisor.schemes.data_driven.card import ModelLoss, Site
 from initadvisor.schemes.slots import Slot, SlotKind
+from initadvisor.training.data import Batch, map_tensors, tensors_in
+from initadvisor.training.losses import Loss, LossKind, choose_loss
 
 Weights = dict[str, torch.Tensor]
 """Path -> a tensor that gradients are taken with respect to."""

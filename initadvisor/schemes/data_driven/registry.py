@@ -11,12 +11,12 @@ import initadvisor.schemes.data_driven.analytic as analytic
 import initadvisor.schemes.data_driven.gradinit as gradinit
 import initadvisor.schemes.data_driven.lsuv as lsuv
 import initadvisor.schemes.data_driven.metainit as metainit
-from initadvisor.data import Batch
 from initadvisor.errors import InitAdvisorError, SchemeError, nearest
 from initadvisor.guard import preserve_model, preserve_process, run_eagerly
 from initadvisor.schemes.data_driven.card import CalibrationCard, ModelLoss, Site, cards, few, get, rescalable
-from initadvisor.schemes.scheme import Calibration
 from initadvisor.schemes.seeding import stream_seed
+from initadvisor.schemes.values import Calibration
+from initadvisor.training.data import Batch
 
 FAMILIES = (lsuv, analytic, metainit, gradinit)
 """The modules whose cards are registered."""

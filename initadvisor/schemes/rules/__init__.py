@@ -1,1 +1,1 @@
-"""Rules: match a parameter by role and surroundings, propose its fill, cite the source."""
+"""What would an expert fill this parameter with? Each rule matches by role and surroundings and cites its source."""

@@ -8,7 +8,7 @@ from initadvisor.graph.spec import ModelSpec, ParamSpec
 from initadvisor.schemes.rules.fills import constant, normal, whole, zeros
 from initadvisor.schemes.rules.reading import is_weight
 from initadvisor.schemes.rules.rule import Context, Proposal, Rule
-from initadvisor.schemes.scheme import Fill, Part
+from initadvisor.schemes.values import Fill, Part
 from initadvisor.types import Fans, Role
 
 _ATTENTION_OUT = "NonDynamicallyQuantizableLinear"

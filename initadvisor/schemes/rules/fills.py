@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from initadvisor.graph.spec import ModelSpec, ParamSpec
 from initadvisor.schemes.rules.rule import Context
-from initadvisor.schemes.scheme import Fill, Part
+from initadvisor.schemes.values import Fill, Part
 from initadvisor.types import Fans, Slice
 
 _DIGITS = 6

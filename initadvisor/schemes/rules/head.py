@@ -8,7 +8,7 @@ from initadvisor.graph.spec import ModelSpec, ParamSpec
 from initadvisor.schemes.rules.fills import matrix_parts, short, whole, zeros
 from initadvisor.schemes.rules.reading import is_tied, is_weight, sure, weight_of_bias
 from initadvisor.schemes.rules.rule import Context, Proposal, Rule
-from initadvisor.schemes.scheme import Fill, Part
+from initadvisor.schemes.values import Fill, Part
 from initadvisor.types import Role
 
 _SMALL_HEAD = 0.1

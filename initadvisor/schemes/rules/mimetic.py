@@ -6,7 +6,7 @@ from initadvisor.graph.spec import ModelSpec, ParamSpec
 from initadvisor.schemes.rules.fills import fans_of
 from initadvisor.schemes.rules.reading import is_weight, sure
 from initadvisor.schemes.rules.rule import Context, Proposal, Rule
-from initadvisor.schemes.scheme import Fill, Part
+from initadvisor.schemes.values import Fill, Part
 from initadvisor.types import Role, Slice
 
 _INPUTS = (Role.QUERY, Role.KEY, Role.VALUE)

@@ -6,7 +6,7 @@ from initadvisor.graph.spec import ModelSpec, ParamSpec
 from initadvisor.schemes.rules.fills import fans_of, keeping_length, matrix_fill, zeros
 from initadvisor.schemes.rules.reading import weight_of_bias
 from initadvisor.schemes.rules.rule import Context, Proposal, Rule
-from initadvisor.schemes.scheme import Fill, Part
+from initadvisor.schemes.values import Fill, Part
 from initadvisor.types import Role
 
 _FORGET = "forget_gate"

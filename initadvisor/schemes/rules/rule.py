@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from initadvisor.graph.spec import ModelSpec, ParamSpec
-from initadvisor.schemes.scheme import Part
+from initadvisor.schemes.values import Part
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from initadvisor.schemes.rules.norms import scales
 from initadvisor.schemes.rules.reading import is_weight, sure, weight_of_bias
 from initadvisor.schemes.rules.rule import Context, Proposal, Rule
 from initadvisor.schemes.rules.weights import base_weight
-from initadvisor.schemes.scheme import Fill, Part
+from initadvisor.schemes.values import Fill, Part
 from initadvisor.types import Role
 
 SINES = frozenset({"sin", "sine"})

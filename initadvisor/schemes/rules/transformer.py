@@ -9,7 +9,7 @@ from initadvisor.schemes.rules.fills import fans_of, normal, trunc_normal, whole
 from initadvisor.schemes.rules.reading import ends_branch, is_weight, residual_count, sure
 from initadvisor.schemes.rules.rule import Context, Proposal, Rule
 from initadvisor.schemes.rules.weights import base_weight
-from initadvisor.schemes.scheme import Fill, Part
+from initadvisor.schemes.values import Fill, Part
 from initadvisor.types import Role
 
 _GPT_STD = 0.02

@@ -7,7 +7,7 @@ from initadvisor.schemes.rules.fills import fans_of, fitting, keeping_length, ma
 from initadvisor.schemes.rules.gain import weight_gain
 from initadvisor.schemes.rules.reading import is_weight
 from initadvisor.schemes.rules.rule import Context, Proposal, Rule
-from initadvisor.schemes.scheme import Part
+from initadvisor.schemes.values import Part
 from initadvisor.types import NO_ACTIVATION, Role
 
 _FAMILY_WHY = {

@@ -1,0 +1,1 @@
+"""How is a scheme written down, read back and turned into code?"""

@@ -1,0 +1,32 @@
+"""What a recipe file says, as one checked value; reading, meaning and writing it are other files' work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from initadvisor.recipes.model import FORMAT, CalibrationModel, FillModel, Provenance, RuleModel, _Strict
+from initadvisor.recipes.symbols import NEED_ANALYSIS
+
+
+class Document(_Strict):
+    """The content of a recipe file: ordered rules, data-driven steps after them, and where it comes from."""
+
+    format: int = FORMAT
+    name: str = Field(min_length=1)
+    summary: str = ""
+    rules: tuple[RuleModel, ...] = Field(min_length=1)
+    calibrations: tuple[CalibrationModel, ...] = ()
+    provenance: Provenance = Provenance()
+
+    @property
+    def needs_analysis(self) -> bool:
+        """Whether it speaks of roles, depth, activations or branches, which only a forward pass can tell."""
+        return any(rule_needs_analysis(rule) for rule in self.rules)
+
+
+def rule_needs_analysis(rule: RuleModel) -> bool:
+    """Whether a rule speaks of what only a forward pass can tell."""
+    fills: Sequence[FillModel] = (rule, *rule.slices.values())
+    return rule.match.needs_analysis or any(isinstance(f.gain, str) or f.scale in NEED_ANALYSIS for f in fills)

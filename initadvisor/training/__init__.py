@@ -1,0 +1,1 @@
+"""What is a training? Data, loss, optimizer and schedule as their owner wrote them."""
