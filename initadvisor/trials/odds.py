@@ -123,7 +123,7 @@ def odds(view: View) -> Odds:
     Example:
         >>> ahead = odds(View(candidate=(2.3, 1.0), current=(2.3, 2.0), steps=100, full_steps=1000, initial=2.3))
         >>> behind = odds(View(candidate=(2.3, 2.0), current=(2.3, 1.0), steps=100, full_steps=1000, initial=2.3))
-        >>> ahead.better > 0.7 > 0.3 > behind.better, ahead.gain > 0.1 > behind.gain
+        >>> ahead.better > 0.7 > 0.5 > behind.better, ahead.gain > 0.1 > behind.gain
         (True, True)
     """
     fitted = artefact()
