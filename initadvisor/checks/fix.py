@@ -56,7 +56,7 @@ def mend(
     paths = _concerned(spec, wanted)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the model looks trained is no news: its findings are what is mended
-        schemes = propose_from_spec(spec, model, batch)
+        schemes = propose_from_spec(spec, model, batch, renew=paths)
     rules = [s for s in schemes if s.kind is SchemeKind.RULES and not s.calibrations]
     if not rules:
         raise InputError("no rule-based scheme fits this model, so there is nothing to mend it with")

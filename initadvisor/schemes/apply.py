@@ -300,10 +300,15 @@ def apply_scheme(
             filled = _fill(plan, seed, keep)
             notes += _renew_statistics(plan, model, keep)
         if scheme.calibrations:
-            paths = {slot.path for slot, _ in plan.fills}
+            paths = {slot.path for slot, assignment in plan.fills if not _is_chosen(assignment)}
             notes += _calibrate(scheme, model, paths, trained_batch(model, data, loss), loss, seed)
             filled = [_after(slot, entry) for (slot, _), entry in zip(plan.fills, filled, strict=True)]
     return ApplyResult(tuple(filled), plan.left, seed, tuple(notes))
+
+
+def _is_chosen(assignment: Assignment) -> bool:
+    """A number that somebody chose, which no calibration rescales; neutral zeros and ones have names of their own."""
+    return any(part.fill.initializer == "constant" for part in assignment.parts)
 
 
 def _check_data(scheme: SchemeValues, data: Any) -> None:

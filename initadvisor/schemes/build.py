@@ -5,47 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-import torch
 from torch import nn
 
 from initadvisor.errors import SchemeError
 from initadvisor.graph.spec import ModelSpec, ParamSpec
+from initadvisor.schemes.drawn import Deliberate
 from initadvisor.schemes.rules import registry
-from initadvisor.schemes.rules.fills import FAN_FREE, ONE_VALUE, default_fans
-from initadvisor.schemes.rules.reading import plain_depth
+from initadvisor.schemes.rules.fills import FAN_FREE, ONE_VALUE, default_fans, whole
+from initadvisor.schemes.rules.reading import carrier_rank, plain_depth
 from initadvisor.schemes.rules.rule import Context, Rule
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.schemes.slots import SlotKind, slots_of
-from initadvisor.schemes.values import Assignment, Part, SchemeKind
-from initadvisor.types import CURRENT, Role
+from initadvisor.schemes.values import Assignment, Fill, Part, SchemeKind
+from initadvisor.types import CURRENT
 
 PROTECTED = "protected"
 """``Assignment.rule`` of what is left alone because it is frozen, integer or the user's to keep."""
 
 _WRITTEN_WITH = "parametrization"
 
-_CONSTANT_ROLES = frozenset({Role.ACTIVATION, Role.SCALAR, Role.BRANCH_SCALE, Role.STATE, Role.UNKNOWN, Role.UNUSED})
-"""Roles whose author's value is looked up, so that a recipe can write it to a model that has none yet."""
+AS_SET = "as_set"
+"""``Assignment.rule`` of what keeps the values its author set on purpose."""
 
 
 class DeadBranchError(SchemeError):
     """A scheme would zero both a gate and the weight behind it."""
-
-
-def constants_of(model: nn.Module, spec: ModelSpec) -> dict[str, float]:
-    """Path -> value of particular parameters (slopes, branch scales, temperatures) that hold one number throughout."""
-    found = {}
-    params = dict(model.named_parameters(remove_duplicate=False))
-    for entry in spec.params:
-        tensor = params.get(entry.path)
-        if entry.role not in _CONSTANT_ROLES or tensor is None or tensor.is_meta or not tensor.is_floating_point():
-            continue
-        if tensor.numel() == 0:
-            continue
-        low, high = (float(v) for v in torch.aminmax(tensor.detach().float()))
-        if low == high and abs(low) < float("inf"):
-            found[entry.path] = low
-    return found
 
 
 def companions_of(model: nn.Module) -> frozenset[str]:
@@ -101,22 +85,90 @@ def assign_rules(
 
 
 def _first(param: ParamSpec, spec: ModelSpec, rules: Sequence[Rule], context: Context) -> Assignment:
+    said = _speaks(param, spec, rules, context)
+    if said is None:
+        raise SchemeError(f"no rule speaks for {param.path} {param.shape} (role {param.role}); add one or keep it")
+    return said
+
+
+def _speaks(
+    param: ParamSpec, spec: ModelSpec, rules: Sequence[Rule], context: Context, *, nonzero: bool = False
+) -> Assignment | None:
+    """What the first rule that matches says; with ``nonzero`` the first that does not say zero, whoever set it."""
+    chosen = None if nonzero else context.deliberate.get(param.path)
     for rule in rules:
-        if rule.match(param, spec):
-            made = rule.propose(param, spec, context)
-            parts = _canonical(param, spec, made.parts)
-            return Assignment(
-                param.path, param.shape, parts, rule.name, made.reason, made.references or rule.references
-            )
-    raise SchemeError(f"no rule speaks for {param.path} {param.shape} (role {param.role}); add one or keep it")
+        if not rule.match(param, spec):
+            continue
+        made = rule.propose(param, spec, context)
+        if nonzero and _all_zero(made.parts):
+            continue
+        if chosen is not None and made.parts and not rule.knows_values:
+            return _as_set(param, spec, made.parts, chosen)
+        parts = _canonical(param, spec, made.parts)
+        return Assignment(param.path, param.shape, parts, rule.name, made.reason, made.references or rule.references)
+    return None
+
+
+def _as_set(param: ParamSpec, spec: ModelSpec, proposed: tuple[Part, ...], chosen: Deliberate) -> Assignment:
+    """The author's own values: written out where they are one number (so that a recipe can say it), else left alone."""
+    parts: tuple[Part, ...] = ()
+    if chosen.value is not None:
+        parts = whole(param, _number(chosen.value))
+    elif chosen.slices:
+        parts = _with_slices(param, proposed, chosen.slices)
+    reason = f"its author set it ({chosen.what}), so it is kept"
+    return Assignment(param.path, param.shape, _canonical(param, spec, parts), AS_SET, reason)
+
+
+def _number(value: float) -> Fill:
+    """A number under the name that calibrations leave alone, also where it is 0 or 1."""
+    return Fill("constant", args=(("value", value),))
+
+
+def _with_slices(param: ParamSpec, proposed: tuple[Part, ...], values: Mapping[str, float]) -> tuple[Part, ...]:
+    """The proposal for the parts of a packed tensor that nobody set, and the author's number for the others."""
+    by_name = {part.slice.name: part for part in proposed if part.slice is not None}
+    whole_fill = proposed[0] if proposed[0].slice is None else None
+    parts = []
+    for piece in param.slices:
+        if piece.name in values:
+            parts.append(Part(_number(values[piece.name]), piece.fans, piece))
+        elif piece.name in by_name:
+            parts.append(by_name[piece.name])
+        elif whole_fill is not None:
+            parts.append(Part(whole_fill.fill, piece.fans, piece))
+    return tuple(parts)
+
+
+def _all_zero(parts: tuple[Part, ...]) -> bool:
+    return bool(parts) and all(
+        part.fill.initializer == "zeros" or part.fill.gain == 0 or part.fill == _number(0.0) for part in parts
+    )
 
 
 def _is_zero(assignment: Assignment | None, constants: Mapping[str, float]) -> bool:
     if assignment is None:
         return False
-    if not assignment.parts:
-        return constants.get(assignment.path) == 0
-    return all(part.fill.initializer == "zeros" or part.fill.gain == 0 for part in assignment.parts)
+    return _all_zero(assignment.parts) if assignment.parts else constants.get(assignment.path) == 0
+
+
+def _products(spec: ModelSpec) -> tuple[tuple[str, ...], ...]:
+    """Groups of tensors whose outputs are multiplied with each other; two zeros in a group leave it without gradient.
+
+    The order is that in which a zero is kept: factors of a branch first, then what has no activation of its own.
+    """
+    groups: dict[str, list[str]] = {}
+    for param in spec.params:
+        if param.gate_partner is None:
+            continue
+        merged = [*groups.get(param.path, [param.path]), *groups.get(param.gate_partner, [param.gate_partner])]
+        merged = list(dict.fromkeys(merged))
+        groups.update(dict.fromkeys(merged, merged))
+    found = {id(group): tuple(sorted(group, key=lambda p: carrier_rank(p, spec))) for group in groups.values()}
+    for branch in spec.branches:
+        gates = tuple(g for g in (branch.scale, branch.last_norm) if g is not None)
+        found.update({id(w) + id(branch): (*gates, w) for w in branch.last if gates})
+    return tuple(found.values())
 
 
 def dead_branches(scheme: Scheme, spec: ModelSpec, constants: Mapping[str, float]) -> tuple[str, ...]:
@@ -128,20 +180,27 @@ def dead_branches(scheme: Scheme, spec: ModelSpec, constants: Mapping[str, float
         constants: values of parameters that are kept.
     """
     by_path = {a.path: a for a in scheme.assignments}
-    found = []
-    for branch in spec.branches:
-        gates = [g for g in (branch.scale, branch.last_norm) if g is not None]
-        zero_gates = [g for g in gates if _is_zero(by_path.get(g), constants)]
-        zero_weights = [w for w in branch.last if _is_zero(by_path.get(w), constants)]
-        if len(zero_gates) + bool(zero_weights) > 1:
-            found.extend([*zero_gates, *zero_weights])
-    found.extend(
-        p.path
-        for p in spec.params
-        if p.gate_partner is not None
-        and all(_is_zero(by_path.get(path), constants) for path in (p.path, p.gate_partner))
-    )
+    found: list[str] = []
+    for group in _products(spec):
+        zero = [path for path in group if _is_zero(by_path.get(path), constants)]
+        if len(zero) > 1:
+            found.extend(zero)
     return tuple(dict.fromkeys(found))
+
+
+def _alive(
+    assignments: tuple[Assignment, ...], spec: ModelSpec, rules: Sequence[Rule], context: Context
+) -> tuple[Assignment, ...]:
+    """The same, with at most one zero among the factors of a product: the others take the next rule that says more."""
+    by_path = {a.path: a for a in assignments}
+    for group in _products(spec):
+        zero = [path for path in group if _is_zero(by_path.get(path), context.constants)]
+        # What its author set to zero is the zero that stays.
+        zero.sort(key=lambda path: by_path[path].rule != AS_SET)
+        for path in zero[1:]:
+            other = _speaks(spec[path], spec, rules, context, nonzero=True) if by_path[path].parts else None
+            by_path[path] = other or by_path[path]
+    return tuple(by_path[a.path] for a in assignments)
 
 
 def scheme_from_rules(
@@ -164,7 +223,7 @@ def scheme_from_rules(
     """
     chosen = replace(context or Context(), plain_depth=plain_depth(spec))
     rules = [registry.get(rule) for rule in rule_names]
-    assignments = assign_rules(spec, rules, chosen, companions)
+    assignments = _alive(assign_rules(spec, rules, chosen, companions), spec, rules, chosen)
     scheme = Scheme(name, kind, summary, assignments, prior=prior, fingerprint=spec.fingerprint)
     dead = dead_branches(scheme, spec, chosen.constants)
     if dead:

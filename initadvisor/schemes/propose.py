@@ -15,6 +15,7 @@ from initadvisor.schemes import build
 from initadvisor.schemes.blueprints import RULE_BLUEPRINTS, TEXTBOOK_BLUEPRINTS, Blueprint
 from initadvisor.schemes.build import DeadBranchError
 from initadvisor.schemes.data_driven.candidates import data_driven
+from initadvisor.schemes.deliberate import constants_of, deliberate_values
 from initadvisor.schemes.distinct import distinct
 from initadvisor.schemes.protect import looks_trained, protect_spec
 from initadvisor.schemes.rules import reading
@@ -71,6 +72,7 @@ def _from_blueprint(blueprint: Blueprint, spec: ModelSpec, found: Context, compa
     context = replace(
         blueprint.context,
         constants=found.constants,
+        deliberate=found.deliberate,
         output_bias=found.output_bias,
         output_bias_why=found.output_bias_why,
     )
@@ -97,8 +99,11 @@ def propose_from_spec(
     *,
     protect: str | Iterable[str] | Mapping[str, torch.Tensor] | None = None,
     loss: Loss | None = None,
+    renew: Iterable[str] = (),
 ) -> tuple[Scheme, ...]:
     """Candidates for a model that has been read already.
+
+    What the author of the model set on purpose is kept by all of them (:mod:`initadvisor.schemes.deliberate`).
 
     Args:
         spec: reading of the model.
@@ -106,6 +111,7 @@ def propose_from_spec(
         batch: one batch or a loader, for what its targets say of the output bias and for data-driven schemes.
         protect: parameters to leave alone (see :func:`initadvisor.schemes.protect.protect_spec`).
         loss: of the training, where it is known; without one, schemes that descend on it need a batch with a target.
+        renew: paths whose values are known to be at fault, so that they are filled whatever they look like.
 
     Returns:
         Up to 24 schemes no two of which would draw the same: ``current``, ``torch_default``, then by prior belief.
@@ -113,7 +119,12 @@ def propose_from_spec(
     spec = protect_spec(spec, model, protect)
     one = first_batch(model, batch) if batch is not None else None
     bias, why = output_bias(spec, one)
-    context = Context(constants=build.constants_of(model, spec), output_bias=bias, output_bias_why=why)
+    context = Context(
+        constants=constants_of(model, spec),
+        deliberate=deliberate_values(model, spec, renew),
+        output_bias=bias,
+        output_bias_why=why,
+    )
     companions = build.companions_of(model)
     fitting = (
         _from_blueprint(blueprint, spec, context, companions)

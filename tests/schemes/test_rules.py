@@ -313,7 +313,10 @@ def test_a_scheme_that_would_kill_a_branch_is_refused():
     spec = spec_of(replace(SCALE, branch=0), entry, branches=(Branch(0, ("w",), 1, ("w",), scale="scale"),))
     context = Context(constants={"scale": 0.0})
     with pytest.raises(SchemeError, match="no gradient"):
-        build.scheme_from_rules("s", SchemeKind.RULES, "", spec, ("head_zero", "keep"), context=context)
+        build.scheme_from_rules("s", SchemeKind.RULES, "", spec, ("constant_as_found", "head_zero"), context=context)
+    # Where any other rule has a say, it is asked instead.
+    scheme = build.scheme_from_rules("s", SchemeKind.RULES, "", spec, ("head_zero", "keep"), context=context)
+    assert [a.rule for a in scheme.assignments] == ["keep", "keep"]
 
 
 def test_t_fixup_scales_decoders_by_their_own_number_and_law():

@@ -92,5 +92,6 @@ RULES = (
         _as_found,
         "learned constants (slopes, temperatures, branch scales) keep their author's value",
         ("touvron2021",),
+        knows_values=True,
     ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from initadvisor.graph.spec import Branch, Confidence, ModelSpec, NormStyle, ParamSpec
-from initadvisor.types import WEIGHT_ROLES, Role
+from initadvisor.types import NO_ACTIVATION, WEIGHT_ROLES, Role
 
 ATTENTION_ROLES = frozenset({Role.QUERY, Role.KEY, Role.VALUE, Role.QKV, Role.ATTN_OUT})
 
@@ -49,7 +49,24 @@ def ends_branch(param: ParamSpec, spec: ModelSpec) -> bool:
     if branch is None or not is_weight(param) or param.role is Role.SHORTCUT or param.norm_after is not None:
         return False
     ends = param.branch_last or param.path in branch.last
+    if ends and param.gate_partner in branch.last and not is_carrier(param, spec):
+        return False
     return ends and branch.last_norm is None and branch.scale is None and param.branch_scale is None
+
+
+def carrier_rank(path: str, spec: ModelSpec) -> tuple[bool, bool, int]:
+    """Order in which the factors of a product carry its size: without an activation of their own first."""
+    param = spec[path]
+    return param.role is Role.MLP_GATE, param.activation != NO_ACTIVATION, param.depth
+
+
+def is_carrier(param: ParamSpec, spec: ModelSpec) -> bool:
+    """Not the gate of a product: of several factors one alone is scaled or zeroed for the whole."""
+    seen = [param.path]
+    while (partner := spec[seen[-1]].gate_partner) is not None and partner in spec and partner not in seen:
+        seen.append(partner)
+    order = {p.path: i for i, p in enumerate(spec.params) if p.path in seen} if len(seen) > 1 else {}
+    return min(seen, key=lambda path: (carrier_rank(path, spec), order.get(path, 0))) == param.path
 
 
 def is_transformer(spec: ModelSpec) -> bool:

@@ -6,7 +6,15 @@ import math
 
 from initadvisor.graph.spec import ModelSpec, NormStyle, ParamSpec
 from initadvisor.schemes.rules.fills import constant, matrix_parts, zeros
-from initadvisor.schemes.rules.reading import branch_of, ends_branch, ends_with_norm, is_weight, residual_count, sure
+from initadvisor.schemes.rules.reading import (
+    branch_of,
+    ends_branch,
+    ends_with_norm,
+    is_carrier,
+    is_weight,
+    residual_count,
+    sure,
+)
 from initadvisor.schemes.rules.rule import Context, Proposal, Rule
 from initadvisor.schemes.rules.weights import base_weight, scaled_weight
 from initadvisor.types import Role
@@ -41,7 +49,7 @@ def modulated(spec: ModelSpec) -> bool:
 
 
 def _may_zero(param: ParamSpec, spec: ModelSpec) -> bool:
-    return ends_branch(param, spec) and sure(param) and not modulated(spec) and param.gate_partner is None
+    return ends_branch(param, spec) and sure(param) and not modulated(spec) and is_carrier(param, spec)
 
 
 def _norm_free_inner(param: ParamSpec, spec: ModelSpec) -> bool:
@@ -197,6 +205,7 @@ RULES = (
         _rezero,
         "a learned scalar on a branch starts at zero (ReZero, SkipInit)",
         ("bachlechner2021", "de2020"),
+        knows_values=True,
     ),
     Rule(
         "deepnorm",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from initadvisor.graph.spec import ModelSpec, ParamSpec
+from initadvisor.schemes.drawn import Deliberate
 from initadvisor.schemes.values import Part
 
 
@@ -25,6 +26,7 @@ class Context:
             vector (``"norm"``).
         plain_depth: layers in a row without norm or residual sum, where saturating activations need smaller gains.
         constants: path -> value of parameters that came as one constant (LayerScale, PReLU slopes, temperatures).
+        deliberate: path -> what the author set there on purpose; only rules that know the very thing fill it.
         output_bias: what each output should say before anything is learned (log class shares, mean targets), in order.
         output_bias_why: where these numbers come from, in a sentence.
     """
@@ -37,6 +39,7 @@ class Context:
     scaling: str = "fan_in"
     plain_depth: int = 1
     constants: Mapping[str, float] = field(default_factory=dict)
+    deliberate: Mapping[str, Deliberate] = field(default_factory=dict)
     output_bias: tuple[float, ...] = ()
     output_bias_why: str = ""
 
@@ -66,6 +69,8 @@ class Rule:
         propose: what it says.
         summary: one line for ``initadvisor list``.
         references: keys of :mod:`initadvisor.references`; empty where it is plain arithmetic.
+        knows_values: speaks also for a tensor that its author set on purpose: such values are what it is about, or it
+            keeps them anyway.
     """
 
     name: str
@@ -73,3 +78,4 @@ class Rule:
     propose: Callable[[ParamSpec, ModelSpec, Context], Proposal]
     summary: str
     references: tuple[str, ...] = ()
+    knows_values: bool = False
