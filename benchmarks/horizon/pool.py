@@ -3,8 +3,8 @@
     python -m benchmarks.horizon.pool --minutes 60
 
 The work is ordered so that every finished part is of use: first all tasks at the rate a user would try first, then
-what the schedule hides, then the other rates, then two more seeds of the default, the rules' first and the leaders,
-each at its best rate. A training on record is never repeated; stop it any time and go on later.
+what the schedule hides, then task by task the other rates and two more seeds of the default, the rules' first and the
+leaders, each at its best rate. A training on record is never repeated; stop it any time and go on later.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LEADERS = 3
 """Schemes with the lowest losses on the first seed that go on to the other seeds."""
 
 SCREENING_STEPS = 320
-"""How far the constant rate is followed away from the middle rate: as far as screening would go."""
+"""How far a scheduled task is followed at its full rate from the first step: as far as screening would go."""
 
 SHORT_SHARE = 0.1
 """Length of the trainings that hold the whole schedule."""
@@ -123,19 +123,22 @@ def _wanted(tasks: Sequence[LongTask], rows: Sequence[Row]) -> Iterator[Batch]:
     for task in tasks:
         yield Batch(task, first, FULL, task.steps, all_at(task, task.rate))
     for task in scheduled:
-        yield Batch(task, first, CONSTANT, SCREENING_STEPS, all_at(task, task.lrs[0], task.lrs[2]))
-    for task in tasks:
+        yield Batch(task, first, CONSTANT, SCREENING_STEPS, all_at(task, *task.lrs))
+        yield Batch(task, first, SHORT, round(SHORT_SHARE * task.steps), all_at(task, task.rate))
+    for task in cheapest_first(tasks, rows):
         yield Batch(task, first, FULL, task.steps, all_at(task, task.lrs[0], task.lrs[2]))
-    for task in tasks:
         members = leading(task, rows)
         for seed in SEEDS[1:]:
             yield Batch(task, seed, FULL, task.steps, members)
-    for task in scheduled:
-        yield Batch(task, first, CONSTANT, task.steps, all_at(task, task.rate))
-        yield Batch(task, first, SHORT, round(SHORT_SHARE * task.steps), all_at(task, task.rate))
-    for task in tasks:
+    for task in cheapest_first(tasks, rows):
         for seed in SEEDS[1:]:
             yield Batch(task, seed, FULL, task.steps, all_at(task, task.rate))
+
+
+def cheapest_first(tasks: Sequence[LongTask], rows: Sequence[Row]) -> list[LongTask]:
+    """Tasks by what the training of their default took, so that most of them are complete soon."""
+    took = {row.task: row.curve.seconds for row in rows if row.digest == CURRENT_DIGEST and row.variant == FULL}
+    return sorted(tasks, key=lambda task: took.get(task.name, math.inf))
 
 
 def leading(task: LongTask, rows: Sequence[Row]) -> tuple[tuple[Scheme, float], ...]:

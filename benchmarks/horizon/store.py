@@ -25,7 +25,8 @@ LOOSE = "curves.jsonl"
 FULL = "full"
 CONSTANT = "constant"
 SHORT = "short"
-"""Variants: as the user trains; at the full rate from the first step to the last; the whole schedule in a tenth."""
+"""Variants: as the user trains; at the full rate from the first step on, as far as screening goes; the whole decay in a
+tenth of the steps, without the warm-up."""
 
 
 @dataclass(frozen=True)
