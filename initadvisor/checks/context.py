@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -68,6 +69,29 @@ class CheckContext:
     def finite(self, path: str) -> bool:
         """All elements are numbers; where they are not, one check says so and the others keep silent."""
         return path in self.tensors and self.statistics(path).finite
+
+    def moves(self, path: str) -> bool:
+        """A gradient reaches the parameter before the first step, or within a few; true where that was not measured."""
+        size = self.figures.gradients.get(path, math.nan)
+        return bool(size) or self.figures.waking.get(path, size == 0.0 and not self.figures.waking)
+
+    def stuck(self, path: str) -> bool:
+        """It was measured that no gradient reaches the parameter, neither before the first step nor after some."""
+        size = self.figures.gradients.get(path, math.nan)
+        return size is None or (size == 0.0 and self.figures.waking.get(path) is False)
+
+    @cached_property
+    def broken(self) -> str:
+        """The first thing that holds NaN or infinity: data, then parameters, then buffers; empty where none does."""
+        for data in self.figures.data:
+            if data.infinite:
+                return data.what
+        return next((p for p in (*self.tensors, *self.buffers) if self._is_broken(p)), "")
+
+    def _is_broken(self, path: str) -> bool:
+        # Masks hold infinities on purpose, averages do not.
+        s, name = self.statistics(path), path.rpartition(".")[2]
+        return not s.finite if path in self.tensors else bool(s.nans or (s.infs and name.startswith("running_")))
 
     def branch_of(self, param: ParamSpec) -> Branch | None:
         """The residual branch a parameter lies on."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
+
+from initadvisor.training.sanity import Scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +16,7 @@ class LayerFigures:
     Attributes:
         path: of the weight.
         rms: root mean square of its output.
+        entered: root mean square of the data it was given; NaN where it was given none (a table, a position).
         largest: largest absolute output.
         finite: its output holds neither NaN nor infinity.
         variation: spread of its output over the samples, relative to its RMS; NaN for a single sample.
@@ -27,6 +31,7 @@ class LayerFigures:
     path: str
     rms: float
     largest: float
+    entered: float = float("nan")
     finite: bool = True
     variation: float = float("nan")
     grad_norm: float = float("nan")
@@ -55,22 +60,49 @@ class AttentionFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class LossFigures:
-    """The loss at initialisation.
+class SumFigures:
+    """Two signals that were added.
 
     Attributes:
-        value: what training would minimise.
-        name: the loss in words.
-        cross_entropy: mean cross-entropy of the scores with the target, None where that is not what is trained.
+        paths: weight that made each, ``""`` where no single one did.
+        rms: root mean square of each.
+    """
+
+    paths: tuple[str, str]
+    rms: tuple[float, float]
+
+
+class TermKind(StrEnum):
+    """What a loss makes of an output and a target."""
+
+    CLASSES = "cross-entropy"  # of scores over classes
+    BINARY = "binary cross-entropy"
+    VALUES = "squared error"
+    OTHER = "another comparison of values"  # absolute error, Huber
+
+
+@dataclass(frozen=True, slots=True)
+class TermFigures:
+    """One comparison that a loss makes.
+
+    Attributes:
+        kind: which.
+        path: weight that made the output compared, ``""`` where that is not known.
+        cross_entropy: mean over labelled positions, of ``CLASSES``.
         entropy_error: standard error of that mean.
         classes: number of classes, 0 where there are none.
         score_rms: root mean square of the scores about their mean over classes.
         target_mean, target_std: of float targets, None for others.
         output_rms: root mean square of the compared output.
+        error: mean squared difference of output and target, of ``VALUES``.
+        squashed: ``"softmax"`` or ``"sigmoid"`` where the loss is given probabilities and squashes them once more.
+        raw: the loss wants logarithms of probabilities and is given others.
+        labels: lowest and highest label that is no class, None where all are classes.
+        positives: share of ones in a target of zeros and ones, None for others.
     """
 
-    value: float
-    name: str
+    kind: TermKind
+    path: str = ""
     cross_entropy: float | None = None
     entropy_error: float = 0.0
     classes: int = 0
@@ -78,6 +110,35 @@ class LossFigures:
     target_mean: float | None = None
     target_std: float | None = None
     output_rms: float = 0.0
+    error: float = float("nan")
+    squashed: str = ""
+    raw: bool = False
+    labels: tuple[int, int] | None = None
+    positives: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LossFigures:
+    """The loss at initialisation.
+
+    Attributes:
+        value: what training would minimise; NaN where it could not be computed.
+        name: the loss in words.
+        terms: what it compares, in execution order; empty where that could not be seen.
+        clashes: pairs of shapes (output, target) that it compares although they only broadcast.
+        reshaped: shapes of output and target, where an inferred loss made one of the other.
+    """
+
+    value: float
+    name: str
+    terms: tuple[TermFigures, ...] = ()
+    clashes: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
+    reshaped: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+
+    @property
+    def classifying(self) -> TermFigures | None:
+        """The first cross-entropy over classes, None where there is none."""
+        return next((t for t in self.terms if t.cross_entropy is not None), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +149,13 @@ class Figures:
         layers: in execution order.
         stream: RMS of the residual stream after each branch was added, in execution order.
         attentions: in execution order.
+        sums: of two signals outside the loss, in execution order.
+        data: tensors of the batch that the model is called with or compared with.
         loss: None where the loss could not be told or computed.
         gradients: path -> RMS of the parameter's gradient; None where no gradient reached it.
+        waking: of parameters whose gradient is exactly zero: path -> it receives one within a few small steps. Missing
+            where that was not tried.
+        alike: of weights all of whose units are equal: path -> their gradients are equal, too.
         output_variation: spread of the output over the samples, relative to its RMS; NaN where it cannot be told.
         output_rms: root mean square of the output.
         samples: samples in the batch, 0 where that cannot be told.
@@ -100,8 +166,12 @@ class Figures:
     layers: tuple[LayerFigures, ...] = ()
     stream: tuple[float, ...] = ()
     attentions: tuple[AttentionFigures, ...] = ()
+    sums: tuple[SumFigures, ...] = ()
+    data: tuple[Scale, ...] = ()
     loss: LossFigures | None = None
     gradients: Mapping[str, float | None] = field(default_factory=dict)
+    waking: Mapping[str, bool] = field(default_factory=dict)
+    alike: Mapping[str, bool] = field(default_factory=dict)
     output_variation: float = float("nan")
     output_rms: float = float("nan")
     samples: int = 0

@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from initadvisor.checks.figures import Figures, LossFigures
-from initadvisor.checks.watch import Seen, Watch, variation_of
+from initadvisor.checks.context import units_first
+from initadvisor.checks.figures import Figures, LossFigures, TermFigures, TermKind
+from initadvisor.checks.lineage import rms
+from initadvisor.checks.terms import figures_of, labels_outside, told_by_gradient
+from initadvisor.checks.waking import waking
+from initadvisor.checks.watch import Seen, Watch, layer_of, variation_of
 from initadvisor.errors import AnalysisError, InputError
 from initadvisor.graph.analyze import read
 from initadvisor.graph.capture import Recording, capture, recording
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.guard import preserve_model, preserve_process, run_eagerly
-from initadvisor.training.data import Batch, tensors_in
+from initadvisor.training.data import Batch, map_tensors, tensors_in
 from initadvisor.training.engine.metrics import watched_weights
-from initadvisor.training.losses import (
-    Loss,
-    LossKind,
-    first_line,
-    infer_kind,
-    quoted,
-    scores_of,
-)
+from initadvisor.training.losses import LabelError, Loss, LossKind, first_line, infer_kind, quoted, reshaping, scores_of
+from initadvisor.training.sanity import scales
+from initadvisor.types import Role
 
 SEED = 0
 """Of dropout and of the stand-in gradient: the same model and batch give the same findings."""
 
-_CLASSIFYING = (LossKind.CROSS_ENTROPY_LAST, LossKind.CROSS_ENTROPY_SECOND)
+UNTOLD = (
+    "what the loss compares could not be seen, so its first value was not judged: it is none of torch's losses and "
+    "acts neither as cross-entropy nor as a squared error"
+)
+SAME_GRADIENT = 1e-5
+"""Difference between gradients of equal units, relative to the largest, up to which they are equal but for rounding."""
 
 
 @dataclass
@@ -42,6 +49,9 @@ class _Pass:
     loss: torch.Tensor | None = None
     name: str = ""
     kind: LossKind | None = None
+    reshaped: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    labels: LabelError | None = None
+    arrived: dict[int, torch.Tensor] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -51,7 +61,8 @@ def measure(model: nn.Module, batch: Batch, loss: Loss | None) -> tuple[ModelSpe
     The forward pass that the gradients come from is the one the analysis reads, unless the loss calls the model itself:
     what such a loss calls it with, and how often, is its own affair, so the analysis then takes a pass of its own. The
     model runs in training mode, since that is what its weights are for; where its own state says evaluation the flags
-    are put back afterwards, like everything else.
+    are put back afterwards, like everything else. Only where some gradient is exactly zero a few small steps are
+    taken, on values that are put back, to see whether it stays zero.
 
     Args:
         model: with weights on a real device.
@@ -62,8 +73,10 @@ def measure(model: nn.Module, batch: Batch, loss: Loss | None) -> tuple[ModelSpe
         AnalysisError: the model rejects the batch.
         InputError: the given loss cannot be called.
     """
-    watch = Watch(model, batch.size or 0)
-    with preserve_process(), preserve_model(model), run_eagerly(), torch.enable_grad():
+    watch = Watch(model, batch)
+    with preserve_process(), preserve_model(model), run_eagerly(), torch.enable_grad(), warnings.catch_warnings():
+        # That shapes only broadcast is a finding.
+        warnings.filterwarnings("ignore", message="Using a target size")
         for parameter in model.parameters():
             parameter.grad = None
         was_training = model.training
@@ -77,11 +90,33 @@ def measure(model: nn.Module, batch: Batch, loss: Loss | None) -> tuple[ModelSpe
             with recording(model, batch) as record:
                 output = _run(record, watch, was_training)
                 graph = record.graph(output)
-            done = _loss_of_output(output, batch, loss)
+            watch.leave(model, (), output)
+            with watch:
+                done = _loss_of_output(output, batch, loss, watch)
         gradients = _backward(model, done)
         with torch.no_grad():
             spec = read(model, graph)
-            return spec, _figures(done, batch, watch.seen(spec, watched_weights(model, spec)), gradients)
+            alike = dict(_alike(model, spec))
+            seen = watch.seen(spec, watched_weights(model, spec))
+            told = _loss_figures(done, batch, watch, frozenset(watched_weights(model, spec).values()))
+        stirred = waking(model, gradients, partial(_once_more, model, batch, loss))
+        return spec, replace(_figures(done, batch, seen, gradients), loss=told, waking=stirred, alike=alike)
+
+
+def _once_more(model: nn.Module, batch: Batch, loss: Loss | None) -> torch.Tensor | None:
+    """The loss of a model that has moved, or what stands in for it."""
+    torch.manual_seed(SEED)
+    copied = replace(
+        batch,
+        args=map_tensors(batch.args, torch.clone),
+        kwargs=map_tensors(dict(batch.kwargs), torch.clone),
+        raw=map_tensors(batch.raw, torch.clone),
+    )
+    if loss is not None and loss.kind is LossKind.MODEL_BATCH:
+        return _scalar(loss(model, copied))
+    output = copied.call(model)
+    done = _loss_of_output(output, batch, loss)
+    return done.loss if done.loss is not None else _stand_in(output)
 
 
 def _figures(done: _Pass, batch: Batch, seen: Seen, gradients: dict[str, float | None]) -> Figures:
@@ -90,14 +125,35 @@ def _figures(done: _Pass, batch: Batch, seen: Seen, gradients: dict[str, float |
         layers=seen.layers,
         stream=seen.stream,
         attentions=seen.attentions,
-        loss=_loss_figures(done, batch),
+        sums=seen.sums,
+        data=tuple(scales(batch)),
         gradients=gradients,
         output_variation=math.nan if compared is None else _variation(compared),
-        output_rms=math.nan if compared is None else _rms(compared),
+        output_rms=math.nan if compared is None else float(rms(compared)),
         samples=batch.size or 0,
         varied=_varied(batch),
         notes=tuple(done.notes),
     )
+
+
+def _alike(model: nn.Module, spec: ModelSpec) -> Iterator[tuple[str, bool]]:
+    """Weights all of whose units (tables all of whose features) are equal -> whether their gradients are, too."""
+    for path, parameter in model.named_parameters():
+        if path not in spec or parameter.ndim < 2 or parameter.grad is None or parameter.grad.is_sparse:
+            continue
+        param = spec[path]
+        value, grad = (
+            t.detach().reshape(-1, t.shape[-1]).T if param.role in TABLES else units_first(t.detach(), param)
+            for t in (parameter, parameter.grad)
+        )
+        if len(value) < 2 or not bool((value == value[:1]).all()):
+            continue
+        size = float(grad.abs().max())
+        yield path, size > 0 and float((grad - grad[:1]).abs().max()) <= SAME_GRADIENT * size
+
+
+TABLES = frozenset({Role.EMBEDDING, Role.POSITION, Role.TOKEN})
+"""Roles whose tensors hold features in the last axis."""
 
 
 def _varied(batch: Batch) -> bool:
@@ -118,23 +174,40 @@ def _run(record: Recording, watch: Watch, was_training: bool) -> Any:
         raise AnalysisError(f"{error} (it was put into training mode, since that is what is checked)") from error
 
 
+@contextmanager
+def _hooked(model: nn.Module, watch: Watch) -> Iterator[None]:
+    """The watch is told when the model is entered and left."""
+    with ExitStack() as stack:
+        stack.callback(model.register_forward_pre_hook(watch.enter).remove)
+        stack.callback(model.register_forward_hook(watch.leave).remove)
+        yield
+
+
 def _loss_of_model(model: nn.Module, batch: Batch, loss: Loss, watch: Watch) -> _Pass:
     done = _Pass(kind=loss.kind, name=loss.text)
     try:
-        with watch:
+        with _hooked(model, watch), watch:
             done.loss = _scalar(loss(model, batch))
     except Exception as error:
+        if any(labels_outside(t) for t in watch.terms):
+            done.output = watch.output
+            return done
         raise InputError(f"loss(model, batch) fails: {quoted(error)}") from error
+    done.output = watch.output
+    _await_gradients(done)
     return done
 
 
-def _loss_of_output(output: Any, batch: Batch, loss: Loss | None) -> _Pass:
+def _loss_of_output(output: Any, batch: Batch, loss: Loss | None, watch: Watch | None = None) -> _Pass:
     done = _Pass(output)
+    _await_gradients(done)
     if loss is not None:
         done.kind, done.name = loss.kind, loss.text
         try:
             done.loss = _scalar(loss.of_output(done.output, batch.target))
         except Exception as error:
+            if watch is not None and any(labels_outside(t) for t in watch.terms):
+                return done
             raise InputError(
                 f"loss(output, target) fails: {quoted(error)}; "
                 "give (output, target) -> scalar or (model, batch) -> scalar"
@@ -144,9 +217,23 @@ def _loss_of_output(output: Any, batch: Batch, loss: Loss | None) -> _Pass:
         inferred = Loss(infer_kind(done.output, batch.target))
         done.loss = _scalar(inferred.of_output(done.output, batch.target))
         done.kind, done.name = inferred.kind, inferred.text
+        done.reshaped = reshaping(inferred.kind, done.output, batch.target)
+    except LabelError as error:
+        done.labels = error
     except (InputError, RuntimeError, ValueError) as error:
         done.notes.append(f"the loss was not checked, and a random direction stood in for its gradient: {error}")
     return done
+
+
+def _await_gradients(done: _Pass) -> None:
+    """Keep the gradients that arrive at the outputs: what a loss compares is told by them."""
+
+    def keep(key: int, grad: torch.Tensor) -> None:
+        done.arrived[key] = grad.detach()
+
+    for tensor in tensors_in(done.output):
+        if tensor.requires_grad and tensor.is_floating_point():
+            tensor.register_hook(partial(keep, id(tensor)))  # type: ignore[no-untyped-call]
 
 
 def _scalar(value: Any) -> torch.Tensor:
@@ -172,7 +259,7 @@ def _backward(model: nn.Module, done: _Pass) -> dict[str, float | None]:
         if not parameter.requires_grad:
             continue
         grad = parameter.grad
-        found[path] = None if grad is None else _rms(grad.coalesce().values() if grad.is_sparse else grad)
+        found[path] = None if grad is None else float(rms(grad.coalesce().values() if grad.is_sparse else grad))
     return found
 
 
@@ -188,76 +275,33 @@ def _stand_in(output: Any) -> torch.Tensor | None:
     return total
 
 
-def _rms(tensor: torch.Tensor) -> float:
-    if tensor.numel() == 0:
-        return 0.0
-    wide = tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-    return float(torch.linalg.vector_norm(wide)) / math.sqrt(tensor.numel())
-
-
 def _compared(output: Any) -> torch.Tensor | None:
     try:
         scores = scores_of(output)
     except InputError:
         return None
-    return scores if scores.is_floating_point() and scores.numel() else None
+    return scores.detach() if scores.is_floating_point() and scores.numel() else None
 
 
 def _variation(output: torch.Tensor) -> float:
     return float(variation_of(output)) if output.ndim and output.shape[0] > 1 else math.nan
 
 
-def _loss_figures(done: _Pass, batch: Batch) -> LossFigures | None:
-    if done.loss is None:
+def _loss_figures(done: _Pass, batch: Batch, watch: Watch, layers: frozenset[str]) -> LossFigures | None:
+    terms = watch.terms
+    if not terms and done.loss is not None:
+        terms = list(told_by_gradient(done.output, (batch.target, batch.raw), done.arrived, watch.lineage))
+    if not terms and done.loss is not None and done.kind is not LossKind.SCALAR:
+        done.notes.append(UNTOLD)
+    if done.labels is not None:
+        wrong = TermFigures(TermKind.CLASSES, classes=done.labels.classes, labels=done.labels.outside)
+        return LossFigures(math.nan, done.name, (wrong,))
+    if done.loss is None and not terms:
         return None
-    figures = LossFigures(float(done.loss), done.name)
-    scores, target = _compared(done.output), batch.target
-    if scores is None or not isinstance(target, torch.Tensor):
-        return figures
-    entropy = _cross_entropy(scores, target, done.kind)
-    if entropy is not None:
-        each, rows = entropy
-        centred = rows - rows.mean(dim=-1, keepdim=True)
-        return LossFigures(
-            figures.value,
-            done.name,
-            cross_entropy=float(each.mean()),
-            entropy_error=float(each.std()) / math.sqrt(each.numel()) if each.numel() > 1 else 0.0,
-            classes=rows.shape[-1],
-            score_rms=_rms(centred),
-            output_rms=_rms(rows),
-        )
-    if target.is_floating_point() and target.numel() and done.kind is LossKind.SQUARED:
-        spread = float(target.float().std()) if target.numel() > 1 else math.nan
-        return LossFigures(
-            figures.value,
-            done.name,
-            target_mean=float(target.float().mean()),
-            target_std=spread,
-            output_rms=_rms(scores),
-        )
-    return figures
-
-
-def _cross_entropy(
-    scores: torch.Tensor, target: torch.Tensor, kind: LossKind | None
-) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Cross-entropy per labelled position and the scores there, where that is what is trained.
-
-    An output that carries its own loss (``OWN``) or a user's function is taken for a classifier where the labels fit
-    the scores and the loss is indeed close to their cross-entropy, shifted by one position or not.
-    """
-    if target.is_floating_point() or target.dtype is torch.bool or scores.ndim < 2:
-        return None
-    if kind is LossKind.CROSS_ENTROPY_SECOND:
-        scores = scores.movedim(1, -1)
-    elif kind not in (*_CLASSIFYING, LossKind.OWN, LossKind.OUTPUT_TARGET):
-        return None
-    if scores.shape[:-1] != target.shape or scores.shape[-1] < 2:
-        return None
-    rows, labels = scores.reshape(-1, scores.shape[-1]).float(), target.reshape(-1).long()
-    known = (labels >= 0) & (labels < rows.shape[-1])
-    if not bool(known.any()):
-        return None
-    rows, labels = rows[known], labels[known]
-    return F.cross_entropy(rows, labels, reduction="none"), rows
+    return LossFigures(
+        math.nan if done.loss is None else float(done.loss),
+        done.name,
+        terms=tuple(figures_of(t, "" if t.use is None else layer_of(t.use, layers) or "") for t in terms),
+        clashes=tuple(dict.fromkeys((c.output, c.target) for c in watch.clashes)),
+        reshaped=done.reshaped,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from initadvisor.checks.context import CheckContext
@@ -45,6 +45,8 @@ class Check:
         run: pure function of the context.
         references: keys of :mod:`initadvisor.references`; empty where it is plain arithmetic.
         mends: filling the paths concerned anew mends it.
+        cause: others follow from it, so it is told before them.
+        grades: other severities a hit may have -> when.
     """
 
     code: str
@@ -55,6 +57,13 @@ class Check:
     run: Callable[[CheckContext], Iterable[Hit]]
     references: tuple[str, ...] = ()
     mends: bool = field(default=False, kw_only=True)
+    cause: bool = field(default=False, kw_only=True)
+    grades: Mapping[Severity, str] = field(default_factory=dict, kw_only=True)
+
+    @property
+    def told(self) -> str:
+        """What it looks for, and when it is worse or milder than usual."""
+        return "; ".join([self.summary, *(f"{severity.value} {when}" for severity, when in self.grades.items())])
 
     def findings(self, context: CheckContext) -> list[Finding]:
         """Every finding of this check, repeated blocks told once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -19,7 +20,8 @@ from initadvisor.errors import InputError
 from initadvisor.graph.analyze import require_trainable
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.training.calls import read_training
-from initadvisor.training.data import check_finite
+from initadvisor.training.data import Batch, check_finite, first_batch
+from initadvisor.training.losses import Loss, LossKind
 
 
 def check(model: nn.Module, sample_batch: Any, *, loss: Callable[..., Any] | None = None) -> tuple[Finding, ...]:
@@ -36,7 +38,8 @@ def check(model: nn.Module, sample_batch: Any, *, loss: Callable[..., Any] | Non
             be inferred the checks of the loss keep silent, and a finding says so.
 
     Returns:
-        Findings, the worst first, then by code. Parameters of repeated blocks are told in one finding.
+        Findings, the worst first, causes before what follows from them, then by code. Parameters of repeated blocks
+        are told in one finding.
 
     Raises:
         InputError: no module, nothing to train, a batch the model does not take, weights on ``meta``, or a loss that
@@ -58,10 +61,22 @@ def check(model: nn.Module, sample_batch: Any, *, loss: Callable[..., Any] | Non
         )
     if any(p.is_meta for p in model.parameters()):
         raise InputError(f"{type(model).__name__} has weights on the meta device, which hold no values; fill it first")
-    batch, chosen = read_training(model, sample_batch, loss)
+    batch, chosen = _read(model, sample_batch, loss)
     check_finite(batch)
     spec, figures = measure(model, batch, chosen)
     return audit(gather(model, spec, figures))
+
+
+def _read(model: nn.Module, sample: Any, loss: Callable[..., Any] | None) -> tuple[Batch, Loss | None]:
+    """The batch and the loss; one that fails on a label is kept, since the audit says what is wrong with the label."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Using a target size")
+        try:
+            return read_training(model, sample, loss)
+        except InputError as error:
+            if loss is None or not isinstance(error.__cause__, IndexError):
+                raise
+            return first_batch(model, sample, whole=True), Loss(LossKind.MODEL_BATCH, loss)
 
 
 def gather(model: nn.Module, spec: ModelSpec, figures: Figures) -> CheckContext:
@@ -98,7 +113,8 @@ def audit(context: CheckContext, codes: Iterable[str] | None = None) -> tuple[Fi
     with torch.no_grad():
         found = [f for c in checks() if wanted is None or c.code in wanted for f in c.findings(context)]
     order = {p.path: i for i, p in enumerate(context.spec.params)}
-    return tuple(sorted(found, key=lambda f: (f.severity.rank, f.code, order.get(f.path, -1))))
+    causes = {c.code for c in checks() if c.cause}
+    return tuple(sorted(found, key=lambda f: (f.severity.rank, f.code not in causes, f.code, order.get(f.path, -1))))
 
 
 def _padding_rows(model: nn.Module) -> dict[str, int]:

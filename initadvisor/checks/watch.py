@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from initadvisor.checks.figures import AttentionFigures, LayerFigures
+from initadvisor.checks.figures import AttentionFigures, LayerFigures, SumFigures
+from initadvisor.checks.lineage import Fact, Lineage, Use, length, rms
+from initadvisor.checks.terms import COMPARING, Clash, Term, clash_of, term_of
 from initadvisor.graph.spec import ModelSpec
+from initadvisor.training.data import Batch, tensors_in
 from initadvisor.training.engine.metrics import BOUNDED, DEAD_BELOW, FLAT_ABOVE, RECTIFIERS
 
 QUERIES_READ = 64
@@ -22,30 +25,6 @@ FEATURES_READ = 4096
 """Features of a layer through which the spread over samples is measured; the ratio is then known to a few percent."""
 
 _ADDS = frozenset({"add", "__add__", "__radd__", "__iadd__"})
-
-
-@dataclass
-class _Use:
-    """An op that uses weights, and what came out; figures are tensors until they are asked for.
-
-    Attributes:
-        names: per weight among the arguments, the parameters it is made of.
-        size: values that came out.
-        norm: their length.
-        largest: the largest of them.
-        variation: their spread over the samples, None where it was not measured.
-        grads: lengths of the gradients that arrived, filled in the backward pass.
-    """
-
-    names: tuple[tuple[str, ...], ...]
-    size: int
-    norm: torch.Tensor
-    largest: torch.Tensor
-    variation: torch.Tensor | None
-    grads: list[torch.Tensor] = field(default_factory=list)
-
-    def add_grad(self, grad: torch.Tensor) -> None:
-        self.grads.append(torch.linalg.vector_norm(grad.detach(), dtype=_wide(grad)))
 
 
 @dataclass
@@ -61,10 +40,19 @@ class _Activation:
 
 @dataclass
 class _Sum:
-    """Two signals added: length and number of values of the sum."""
+    """Two signals added.
+
+    Attributes:
+        norm: length of the sum.
+        size: values in it.
+        is_stream: both have one shape, as what joins a residual stream has.
+        parts: of each summand what made it (a use, the parameters it is made of, or None) and its RMS.
+    """
 
     norm: torch.Tensor
     size: int
+    is_stream: bool
+    parts: tuple[tuple[Use | tuple[str, ...] | None, torch.Tensor], ...] = ()
 
 
 @dataclass
@@ -80,7 +68,7 @@ class _Attention:
 class _Step:
     """One op; what it was taken for depends on which of its weights turn out to be layers."""
 
-    use: _Use | None = None
+    use: Use | None = None
     other: _Activation | _Sum | _Attention | None = None
 
 
@@ -89,7 +77,7 @@ class _Layer:
     """What is gathered of one weight."""
 
     path: str
-    uses: list[_Use] = field(default_factory=list)
+    uses: list[Use] = field(default_factory=list)
     activation: _Activation | None = None
 
     def figures(self) -> LayerFigures:
@@ -98,9 +86,11 @@ class _Layer:
         largest = [float(u.largest) for u in self.uses]
         grads = [float(g) for u in self.uses for g in u.grads]
         variation = next((u.variation for u in self.uses if u.variation is not None), None)
+        entered = [float(u.entered) ** 2 for u in self.uses if u.entered is not None]
         act = self.activation
         return LayerFigures(
             self.path,
+            entered=math.sqrt(sum(entered) / len(entered)) if entered else math.nan,
             rms=math.sqrt(total / count) if count else 0.0,
             largest=max(largest, default=0.0),
             finite=math.isfinite(total) and all(math.isfinite(v) for v in largest),
@@ -122,36 +112,63 @@ class Seen:
         layers: per weight, in execution order.
         stream: RMS of the residual stream after each branch was added.
         attentions: per attention.
+        sums: sums of two signals of which one, at least, is known to come from a single weight.
     """
 
     layers: tuple[LayerFigures, ...]
     stream: tuple[float, ...]
     attentions: tuple[AttentionFigures, ...]
+    sums: tuple[SumFigures, ...] = ()
 
 
 class Watch(TorchFunctionMode):
-    """Records figures of one forward pass, and of its backward pass through hooks on the outputs.
+    """Records figures of one forward pass, of the loss behind it, and of their backward pass through hooks on outputs.
 
     What is made of weights alone (a transposed view, a normalised weight) stands for the weight. Which weights are
-    layers is known only after the pass, from the analysis that reads the same pass: :meth:`seen` is told then.
+    layers is known only after the pass, from the analysis that reads the same pass: :meth:`seen` is told then. What
+    comes after the model has returned is the loss: of it only what is compared with what is looked at, so that a loss
+    shows the same whichever way it is given.
 
     Args:
         model: whose matrices, and parameters of more axes, may be layers.
-        samples: length of the batch, for the spread over samples.
+        batch: whose tensors the loss compares outputs with.
+
+    Attributes:
+        terms: what the loss compared, in order; also inside the model.
+        clashes: what it compared although the shapes do not fit.
+        output: what the model returned last, None before.
+        lineage: where tensors come from.
     """
 
-    def __init__(self, model: nn.Module, samples: int) -> None:
+    def __init__(self, model: nn.Module, batch: Batch) -> None:
         super().__init__()
         # id -> (tensor, parameters it is made of): empty for buffers, biases and scales, which are no layer's weight.
         self._weights: dict[int, tuple[torch.Tensor, tuple[str, ...]]] = {id(b): (b, ()) for b in model.buffers()}
         for path, p in model.named_parameters():
             self._weights[id(p)] = (p, (path,) if p.ndim >= 2 else ())
-        self._samples = samples
+        self._samples = batch.size or 0
         self._steps: list[_Step] = []
         self._varied: set[tuple[tuple[str, ...], ...]] = set()
         self._is_used = False  # some weight has been used
         self._is_followed = True  # and an activation came after it
         self._channels_first = False
+        self.lineage = Lineage()
+        self._is_inside = True  # the model, or a loss that calls parts of it, is running
+        self.terms: list[Term] = []
+        self.clashes: list[Clash] = []
+        self.output: Any = None
+        for tensor in tensors_in((batch.target, batch.raw)):
+            self.lineage.tell(tensor, Fact(batch=True))
+
+    def enter(self, *_: Any) -> None:
+        """The model is called; a forward pre-hook of it."""
+        self._is_inside = True
+
+    def leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        """The model returns; a forward hook of it, or called by hand."""
+        self._is_inside, self.output = False, output
+        for tensor in tensors_in(output):
+            self.lineage.tell(tensor, replace(self.lineage.of(tensor) or Fact(), output=True))
 
     # ---- results
 
@@ -165,12 +182,15 @@ class Watch(TorchFunctionMode):
         watched = frozenset(layers.values())
         ends = frozenset(path for branch in spec.branches for path in branch.last)
         found: dict[str, _Layer] = {}
-        sums: list[float] = []
+        stream: list[float] = []
+        sums: list[SumFigures] = []
         attentions: list[AttentionFigures] = []
         last: _Layer | None = None
         for step in self._steps:
             use, other = step.use, step.other
-            path = None if use is None else _layer_of(use, watched)
+            path = None if use is None else layer_of(use, watched)
+            if isinstance(other, _Sum) and other.parts:
+                sums += _sum_figures(other)
             if use is not None and path is not None:
                 last = found.setdefault(path, _Layer(path))
                 last.uses.append(use)
@@ -178,12 +198,13 @@ class Watch(TorchFunctionMode):
                 continue
             elif isinstance(other, _Activation):
                 last.activation = last.activation or other  # only the first that follows belongs to the layer
-            elif isinstance(other, _Sum) and last.path in ends:
-                sums.append(float(other.norm) / math.sqrt(other.size))
+            elif isinstance(other, _Sum) and other.is_stream and last.path in ends:
+                stream.append(float(other.norm) / math.sqrt(other.size))
             elif isinstance(other, _Attention):
                 figures = AttentionFigures(last.path, other.keys, float(other.largest), float(other.spread))
                 attentions.append(figures)
-        return Seen(tuple(layer.figures() for layer in found.values()), tuple(sums), tuple(attentions))
+        layers_seen = tuple(layer.figures() for layer in found.values())
+        return Seen(layers_seen, tuple(stream), tuple(attentions), tuple(sums))
 
     # ---- recording
 
@@ -192,27 +213,75 @@ class Watch(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "").removesuffix("_")
+        self._compare(name, args, kwargs)
+        if not self._is_inside:
+            out = func(*args, **kwargs)
+            self._follow_facts(name, args, out)
+            return out
         if name == "scaled_dot_product_attention":
             self._attend(*args[:2], scale=kwargs.get("scale"), **_named(kwargs, "query", "key"))
+        parts = self._parts(name, args)  # before an addition in place overwrites one of them
         # An activation in place overwrites what it reads, so the layer's figures were taken before.
         out = func(*args, **kwargs)
         made = next(_tensors(out), None)
         if made is None or not made.is_floating_point() or made.numel() == 0:
+            self._follow_facts(name, args, out)
             return out
-        held = [self._weights.get(id(t)) for t in _tensors((args, tuple(kwargs.values())))]
+        operands = list(_tensors((args, tuple(kwargs.values()))))
+        held = [self._weights.get(id(t)) for t in operands]
         names = tuple(entry[1] for entry in held if entry is not None and entry[1])
         if names and all(entry is not None for entry in held):
             self._weights[id(made)] = (made, tuple(dict.fromkeys(path for group in names for path in group)))
             return out
-        step = _Step(self._use(name, names, made) if names else None, self._other(name, args, made))
+        step = _Step()
+        if names:
+            data = next((t for t, entry in zip(operands, held, strict=True) if entry is None), None)
+            step.use = self._use(name, names, made, data)
+        else:
+            self._follow_facts(name, args, out)
+        step.other = self._other(name, args, made, parts)
         if step.use is not None or step.other is not None:
             self._steps.append(step)
         return out
 
-    def _use(self, name: str, names: tuple[tuple[str, ...], ...], out: torch.Tensor) -> _Use:
+    def _compare(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note what a loss compares; asked before the op runs, since it may refuse what it is given."""
+        if name in COMPARING:
+            term = term_of(name, args, kwargs, self.lineage)
+            if term is not None:
+                self.terms.append(term)
+        if name in COMPARING or not self._is_inside:
+            clash = clash_of(name, args, kwargs, self.lineage)
+            if clash is not None:
+                self.clashes.append(clash)
+
+    def _follow_facts(self, name: str, args: tuple[Any, ...], out: Any) -> None:
+        first = args[0] if args else None
+        if isinstance(first, torch.Tensor):
+            others = [t for t in _tensors(args[1:]) if t.ndim]
+            alone = all(id(t) in self._weights for t in others)
+            self.lineage.carry(name, first, alone, list(_tensors(out)))
+
+    def _parts(self, name: str, args: tuple[Any, ...]) -> tuple[tuple[Use | tuple[str, ...] | None, torch.Tensor], ...]:
+        """Both summands of a sum, where at least one is the work of a single weight."""
+        if name not in _ADDS or len(args) < 2 or not all(isinstance(a, torch.Tensor) for a in args[:2]):
+            return ()
+        made: list[tuple[Use | tuple[str, ...] | None, torch.Tensor]] = []
+        for tensor in args[:2]:
+            if not tensor.is_floating_point() or tensor.ndim < 2 or tensor.numel() == 0:
+                return ()
+            entry, fact = self._weights.get(id(tensor)), self.lineage.of(tensor)
+            made.append(((entry[1] or None) if entry is not None else fact.use if fact else None, rms(tensor.detach())))
+        return tuple(made) if any(source is not None for source, _ in made) else ()
+
+    def _use(self, name: str, names: tuple[tuple[str, ...], ...], out: torch.Tensor, data: torch.Tensor | None) -> Use:
         value = out.detach()
         low, high = torch.aminmax(value)
-        use = _Use(names, value.numel(), _norm(value), torch.maximum(low.abs(), high.abs()), None)
+        use = Use(names, value.numel(), length(value), torch.maximum(low.abs(), high.abs()))
+        if data is not None and data.is_floating_point():
+            use.entered = rms(data.detach())
+        if name not in _ADDS:
+            self.lineage.tell(out, Fact(use))
         if names not in self._varied and self._samples > 1 and value.shape[:1] == (self._samples,):
             self._varied.add(names)
             use.variation = variation_of(value)
@@ -223,11 +292,17 @@ class Watch(TorchFunctionMode):
             self._channels_first = name.startswith("conv")
         return use
 
-    def _other(self, name: str, args: tuple[Any, ...], made: torch.Tensor) -> _Activation | _Sum | _Attention | None:
+    def _other(
+        self,
+        name: str,
+        args: tuple[Any, ...],
+        made: torch.Tensor,
+        parts: tuple[tuple[Use | tuple[str, ...] | None, torch.Tensor], ...],
+    ) -> _Activation | _Sum | _Attention | None:
         if name in RECTIFIERS or name in BOUNDED:
             return None if self._is_followed else self._follow(name, made)
-        if name in _ADDS and self._is_used and _is_sum(args):
-            return _Sum(_norm(made.detach()), made.numel())
+        if parts or (name in _ADDS and self._is_used and _is_sum(args)):
+            return _Sum(length(made.detach()), made.numel(), self._is_used and _is_sum(args), parts)
         if name == "softmax" and made.ndim >= 3:
             return self._soften(made.detach(), args[0])
         return None
@@ -269,10 +344,17 @@ class Watch(TorchFunctionMode):
         return _Attention(seen.shape[-1], seen.float().amax(dim=-1).mean(), spread)
 
 
-def _layer_of(use: _Use, watched: frozenset[str]) -> str | None:
+def layer_of(use: Use, watched: frozenset[str]) -> str | None:
     """The last weight among the arguments that is a layer, by the first it is made of."""
     first = (next((p for p in names if p in watched), None) for names in reversed(use.names))
     return next((path for path in first if path is not None), None)
+
+
+def _sum_figures(found: _Sum) -> Iterator[SumFigures]:
+    # Positions are no layers, so what a use is made of is asked for by name.
+    names = [source.names[-1] if isinstance(source, Use) else source for source, _ in found.parts]
+    one, other = (group[0] if group else "" for group in names)
+    yield SumFigures((one, other), (float(found.parts[0][1]), float(found.parts[1][1])))
 
 
 def _sharpness(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -292,16 +374,6 @@ def variation_of(value: torch.Tensor) -> torch.Tensor:
     rms = torch.linalg.vector_norm(wide) / math.sqrt(wide.numel())
     relative: torch.Tensor = spread / rms.clamp_min(torch.finfo(wide.dtype).tiny)
     return relative
-
-
-def _wide(tensor: torch.Tensor) -> torch.dtype | None:
-    """Accumulate what is stored in half precision in float32."""
-    return torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else None
-
-
-def _norm(value: torch.Tensor) -> torch.Tensor:
-    norm: torch.Tensor = torch.linalg.vector_norm(value, dtype=_wide(value))
-    return norm
 
 
 def _is_sum(args: tuple[Any, ...]) -> bool:

@@ -29,7 +29,25 @@ class LossKind(StrEnum):
     CROSS_ENTROPY_LAST = "cross-entropy over the last axis (integer targets)"
     CROSS_ENTROPY_SECOND = "cross-entropy over axis 1 (integer targets)"
     BINARY = "binary cross-entropy with logits (targets are 0 and 1)"
-    SQUARED = "mean squared error (float targets of the output's shape)"
+    SQUARED = "mean squared error (float targets)"
+
+
+class LabelError(InputError):
+    """Labels that are no class of the output.
+
+    Attributes:
+        classes: that the output has.
+        outside: lowest and highest of those that are none.
+    """
+
+    def __init__(self, labels: torch.Tensor, classes: int) -> None:
+        low, high = int(labels.min()), int(labels.max())
+        super().__init__(
+            f"the targets run from {low} to {high}, but the output has {classes} classes; "
+            "widen the output, renumber the labels, or give loss="
+        )
+        outside = labels[(labels < 0) | (labels >= classes)]
+        self.classes, self.outside = classes, (int(outside.min()), int(outside.max()))
 
 
 _GIVEN = (LossKind.OUTPUT_TARGET, LossKind.MODEL_BATCH)
@@ -253,16 +271,26 @@ def _classify(scores: torch.Tensor, target: torch.Tensor) -> LossKind:
     # -100 is what cross-entropy leaves out by default.
     known = target[target != -100]
     if known.numel() and (int(known.max()) >= classes or int(known.min()) < 0):
-        raise InputError(
-            f"the targets run from {int(known.min())} to {int(known.max())}, but the output has {classes} classes; "
-            "widen the output, renumber the labels, or give loss="
-        )
+        raise LabelError(known, classes)
     return LossKind.CROSS_ENTROPY_LAST if last else LossKind.CROSS_ENTROPY_SECOND
 
 
 def _same_but_for_single(output: torch.Size, target: torch.Size) -> bool:
     """Equal shapes, but for a trailing axis of one value on either side."""
     return output == target or (*output, SQUEEZE_DIM) == target or output == (*target, SQUEEZE_DIM)
+
+
+def reshaping(kind: LossKind, output: Any, target: Any) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Shapes of output and target where an inferred loss gives the target the output's shape; None where it need not.
+
+    Example:
+        >>> reshaping(LossKind.SQUARED, torch.zeros(8, 1), torch.zeros(8))
+        ((8, 1), (8,))
+    """
+    if kind not in (LossKind.SQUARED, LossKind.BINARY) or not isinstance(target, torch.Tensor):
+        return None
+    shapes = tuple(scores_of(output).shape), tuple(target.shape)
+    return None if shapes[0] == shapes[1] else shapes
 
 
 def _no_fit(scores: torch.Tensor, target: torch.Tensor) -> InputError:

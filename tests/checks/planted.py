@@ -17,13 +17,14 @@ Made = tuple[nn.Module, Any]
 
 @dataclass(frozen=True)
 class Planted:
-    """A bug: its code, the model with it, the model without it, and a path that must be named (``""``: any)."""
+    """A bug: its code, the model with it and without it, a path that must be named (``""``: any), the loss of both."""
 
     code: str
     name: str
     sick: Callable[[], Made]
     healthy: Callable[[], Made]
     path: str = ""
+    loss: Callable[..., Any] | None = None
 
 
 def classes(count: int, n: int) -> torch.Tensor:
@@ -489,6 +490,60 @@ def infinite(model: nn.Module) -> None:
     model[-1].bias.fill_(math.inf)  # type: ignore[index,union-attr,operator]
 
 
+def values(shape: tuple[int, ...]) -> Callable[[], Made]:
+    return lambda: (
+        nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 1)),
+        (rows(64, 16), rows(64, 1).view(shape)),
+    )
+
+
+def by_hand(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return (output - target).square().mean()
+
+
+def ended(end: nn.Module) -> Callable[[], Made]:
+    return lambda: on_rows(mlp().append(end))
+
+
+def one_output(*end: nn.Module) -> Callable[[], Made]:
+    return lambda: (nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 1), *end), (rows(64, 16), classes(64, 2)))
+
+
+def labelled(label: int) -> Callable[[], Made]:
+    def make() -> Made:
+        target = classes(64, 10)
+        target[3] = label
+        return mlp(), (rows(64, 64), target)
+
+    return make
+
+
+def data(value: float) -> Callable[[], Made]:
+    def make() -> Made:
+        x = rows(64, 64)
+        x[3, 2] = value
+        return mlp(), (x, classes(64, 10))
+
+    return make
+
+
+class Root(nn.Module):
+    def __init__(self, sign: float) -> None:
+        super().__init__()
+        self.sign = sign
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.sign * x.square()).sqrt()
+
+
+def rooted(sign: float) -> Callable[[], Made]:
+    return lambda: on_rows(nn.Sequential(Root(sign), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)))
+
+
+def scaled(factor: float) -> Callable[[], Made]:
+    return lambda: (mlp(), (rows(64, 64) * factor, classes(64, 10)))
+
+
 BUGS: tuple[Planted, ...] = (
     Planted("INI101", "nan", changed(plain, put("2.weight", one_nan)), plain, "2.weight"),
     Planted("INI102", "memory", changed(plain, put("2.weight", as_memory)), plain, "2.weight"),
@@ -528,9 +583,21 @@ BUGS: tuple[Planted, ...] = (
     Planted("INI406", "one-hot attention", sharp(1.0), sharp(0.1)),
     Planted("INI407", "overflow in float16", changed(plain, overflowing), plain, "0.weight"),
     Planted("INI408", "never scaled", unscaled_deep, language(layers=8), "blocks.0.proj.weight"),
+    Planted("INI409", "root of a negative", rooted(-1.0), rooted(1.0), "1.weight"),
     Planted("INI501", "far from ln C", changed(plain, double_loss), plain, "6.weight"),
     Planted("INI502", "offset", regression(50.0), regression(0.0)),
     Planted("INI503", "infinite loss", changed(plain, infinite), plain),
+    Planted("INI504", "column against row", values((64,)), values((64, 1)), loss=nn.MSELoss()),
+    Planted("INI504", "by hand", values((64,)), values((64, 1)), loss=by_hand),
+    Planted("INI505", "softmax twice", ended(nn.Softmax(1)), plain, "6.weight"),
+    Planted("INI505", "sigmoid twice", one_output(nn.Sigmoid()), one_output()),
+    Planted("INI505", "nll of scores", plain, ended(nn.LogSoftmax(1)), loss=F.nll_loss),
+    Planted("INI506", "label 12 of 10", labelled(12), labelled(9)),
+    Planted("INI506", "label -1", labelled(-1), labelled(-100), loss=F.cross_entropy),
+    Planted("INI507", "target reshaped", values((64,)), values((64, 1))),
+    Planted("INI601", "infinite", data(math.inf), data(1.0)),
+    Planted("INI602", "large inputs", scaled(1e6), scaled(1.0)),
+    Planted("INI602", "small inputs", scaled(1e-3), scaled(1.0)),
     Planted("INI901", "no loss", lambda: (mlp(), rows(16, 64)), plain),
     Planted("INI902", "not understood", lambda: on_rows(Odd(True)), lambda: on_rows(Odd(False)), "strange"),
 )

@@ -191,6 +191,7 @@ CHECKS = (
         _misfits("packed", _packed),
         ("glorot2010", "vaswani2017"),
         mends=True,
+        grades={Severity.INFO: "where it is torch's own default"},
     ),
     Check(
         "INI202",
@@ -201,6 +202,7 @@ CHECKS = (
         _misfits("grouped", _grouped),
         ("he2015",),
         mends=True,
+        grades={Severity.INFO: "where it is torch's own default"},
     ),
     Check(
         "INI203",
@@ -211,6 +213,7 @@ CHECKS = (
         _misfits("swapped", _swapped),
         ("he2015",),
         mends=True,
+        grades={Severity.INFO: "where it is torch's own default"},
     ),
     Check(
         "INI204",
@@ -221,6 +224,7 @@ CHECKS = (
         _misfits("experts", _experts),
         ("fedus2022",),
         mends=True,
+        grades={Severity.INFO: "where it is torch's own default"},
     ),
     Check(
         "INI205",
@@ -241,6 +245,7 @@ CHECKS = (
         _unscaled,
         ("lecun1998", "he2015"),
         mends=True,
+        grades={Severity.INFO: "where a norm behind it hides it"},
     ),
     Check(
         "INI301",

@@ -27,6 +27,9 @@ SATURATED = 0.5
 """Share of values in the flat ends of a bounded activation from which most of the gradient is lost; unit-variance
 inputs leave 0.8% there for tanh, an edge-of-chaos sigmoid 7%."""
 
+BY_BIAS = 0.7
+"""Share of an output's RMS from which a bias makes at least half of its square."""
+
 FEWEST_DEPTHS = 5
 """Depths below which a trend is not told from two unlike layers."""
 
@@ -73,11 +76,11 @@ def _dead(context: CheckContext) -> Iterator[Hit]:
         share = layer.dead / layer.units
         if share <= CHANCE_DEAD + DEAD_ERRORS * 0.5 / math.sqrt(layer.units):
             continue
-        every = layer.dead == layer.units
+        every = layer.dead == layer.units and context.stuck(layer.path)
         yield Hit(
             (layer.path,),
             f"{layer.dead} of {layer.units} {layer.activation} units are zero on all {layer.samples} values of the "
-            "batch" + (": no gradient passes" if every else ""),
+            "batch" + (": no gradient passes, nor does any in the steps after" if every else ""),
             severity=Severity.ERROR if every else None,
             weight=share,
         )
@@ -85,13 +88,20 @@ def _dead(context: CheckContext) -> Iterator[Hit]:
 
 def _saturated(context: CheckContext) -> Iterator[Hit]:
     for layer in context.figures.layers:
-        if layer.saturated_share > SATURATED:
+        if layer.saturated_share > SATURATED and not _by_bias(context, layer):
             yield Hit(
                 (layer.path,),
                 f"{layer.saturated_share:.0%} of its {layer.activation} outputs lie in the flat ends "
                 f"(pre-activations of RMS {layer.rms:.3g})",
                 weight=layer.saturated_share,
             )
+
+
+def _by_bias(context: CheckContext, layer: LayerFigures) -> bool:
+    """The weight alone does not saturate: a bias of one value does, as a prior or an open gate is set on purpose."""
+    biases = [context.statistics(b.path) for b in context.biases_of(layer.path) if context.finite(b.path)]
+    set_to = sum(s.low for s in biases if s.constant)
+    return abs(set_to) > BY_BIAS * layer.rms
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,13 +247,17 @@ def _sharp_attention(context: CheckContext) -> Iterator[Hit]:
             )
 
 
+def _not_finite(context: CheckContext) -> Iterator[Hit]:
+    first = next((layer for layer in context.figures.layers if not layer.finite), None)
+    if first is not None and not context.broken:  # what comes behind it follows
+        yield Hit(
+            (first.path,), "its output is the first to hold NaN or infinity, although no weight and no input does"
+        )
+
+
 def _range(context: CheckContext) -> Iterator[Hit]:
-    for layer in context.figures.layers:
-        if not layer.finite:
-            weights_fine = all(context.finite(p) for p in context.tensors)
-            if weights_fine:
-                yield Hit((layer.path,), "its output is not finite although every weight is", severity=Severity.ERROR)
-            return  # what comes behind it follows
+    if any(not layer.finite for layer in context.figures.layers):
+        return
     for layer in context.figures.layers:
         if layer.largest > FLOAT16_MAX:
             yield Hit((layer.path,), f"its output reaches {layer.largest:.3g}", weight=layer.largest)
@@ -251,7 +265,7 @@ def _range(context: CheckContext) -> Iterator[Hit]:
         if param.dtype is torch.float16 and param.role in WEIGHT_ROLES and context.finite(param.path):
             s = context.statistics(param.path)
             if 0 < s.std < FLOAT16_NORMAL:
-                yield Hit((param.path,), f"a float16 weight of std {s.std:.2g}", severity=Severity.WARNING)
+                yield Hit((param.path,), f"a float16 weight of std {s.std:.2g}")
 
 
 def _unscaled_residuals(context: CheckContext) -> Iterator[Hit]:
@@ -289,6 +303,7 @@ CHECKS = (
         _dead,
         ("he2015",),
         mends=True,
+        grades={Severity.ERROR: "where all units are dead and stay so"},
     ),
     Check(
         "INI402",
@@ -309,6 +324,7 @@ CHECKS = (
         _trending(_signal, _forward),
         ("he2015", "poole2016"),
         mends=True,
+        grades={Severity.ERROR: "from a factor of a million"},
     ),
     Check(
         "INI404",
@@ -319,6 +335,7 @@ CHECKS = (
         _trending(_gradient, _backward),
         ("glorot2010", "schoenholz2017"),
         mends=True,
+        grades={Severity.ERROR: "from a factor of a million"},
     ),
     Check(
         "INI405",
@@ -344,9 +361,18 @@ CHECKS = (
         "INI407",
         "number-range",
         Severity.INFO,
-        "numbers that leave the range of a number type: not finite, or beyond what float16 holds",
+        "numbers beyond what float16 holds",
         "Scale the weights before it down; under float16 autocast this becomes infinite.",
         _range,
+    ),
+    Check(
+        "INI409",
+        "output-not-finite",
+        Severity.ERROR,
+        "a layer whose output is NaN or infinite although weights and inputs are not",
+        "Scale the weights before it down, or look for a division by zero, a logarithm or a root in front of it.",
+        _not_finite,
+        cause=True,
     ),
     Check(
         "INI408",

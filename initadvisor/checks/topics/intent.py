@@ -11,7 +11,7 @@ from initadvisor.checks.finding import Severity
 from initadvisor.checks.intentions import Truncation, name_rules, truncations
 from initadvisor.checks.plugin import Check, Hit
 from initadvisor.checks.statistics import AGREES, FEWEST
-from initadvisor.graph.spec import Branch, ModelSpec
+from initadvisor.graph.spec import Branch
 from initadvisor.types import Role
 
 NO_CUT = 5.0
@@ -20,8 +20,9 @@ NO_CUT = 5.0
 TAIL = 3.0
 """Standard deviations a drawn value must exceed to prove that nobody cut at two."""
 
-FEWEST_BRANCHES = 4
-"""Branches from which 1/√branches is told from 1."""
+FEWEST_BRANCHES = 6
+"""Branches of one stream from which 1/√branches is told from other ratios: with four it is ½, which a feed-forward of
+four times the width makes by itself."""
 
 
 def _written_by(context: CheckContext, call: Truncation) -> Iterator[str]:
@@ -110,21 +111,44 @@ def _end_of(context: CheckContext, branch: Branch) -> _End | None:
     return _End(end, context.spec[end].role, (plain, plain * math.sqrt(fans[0] / fans[1])), errors)
 
 
-def _scaled_by(spec: ModelSpec) -> tuple[float, ...]:
+def _scaled_by(count: int) -> tuple[float, ...]:
     """Factors that a depth-scaled residual output may have: 1/√(branches), counted as branches or as blocks."""
-    count = spec.residual_depth or len(spec.branches)
     return (count**-0.5, (2 * count) ** -0.5, (count / 2) ** -0.5)
 
 
+def stream_of(path: str) -> str:
+    """Where the blocks of a stream lie: the path up to the first name with a number in it.
+
+    Example:
+        >>> stream_of("text.blocks.3.attn.out.weight"), stream_of("block3.out.weight"), stream_of("out.weight")
+        ('text.blocks', '', '')
+    """
+    names = path.split(".")
+    numbered = next((i for i, name in enumerate(names) if any(c.isdigit() for c in name)), 0)
+    return ".".join(names[:numbered])
+
+
 def _partly_scaled(context: CheckContext) -> Iterator[Hit]:
-    if (context.spec.residual_depth or len(context.spec.branches)) < FEWEST_BRANCHES:
-        return
-    ends = [end for branch in context.spec.branches if (end := _end_of(context, branch)) is not None]
-    # A rule that explains every weight of the model the same way leaves nothing to explain.
-    if any(all(e.is_near(which, 1.0) for e in ends) for which in (0, 1)):
+    streams: dict[str, list[_End]] = {}
+    counts: dict[str, int] = {}
+    for branch in context.spec.branches:
+        for path in branch.last[:1]:
+            counts[stream_of(path)] = counts.get(stream_of(path), 0) + 1
+        end = _end_of(context, branch)
+        if end is not None:
+            streams.setdefault(stream_of(end.path), []).append(end)
+    for stream, ends in streams.items():
+        if counts[stream] >= FEWEST_BRANCHES:
+            yield from _partly_scaled_stream(ends, counts[stream])
+
+
+def _partly_scaled_stream(ends: list[_End], count: int) -> Iterator[Hit]:
+    factors = _scaled_by(count)
+    # A rule that explains every weight of the stream the same way leaves nothing to explain.
+    if any(all(e.is_near(which, factor) for e in ends) for which in (0, 1) for factor in (1.0, *factors)):
         return
     for which in (0, 1):
-        for factor in _scaled_by(context.spec):
+        for factor in factors:
             scaled = [e for e in ends if e.is_near(which, factor) and not e.is_near(which, 1.0)]
             plain = [e for e in ends if e.is_near(which, 1.0) and not e.is_near(which, factor)]
             # A rule that matches by name takes all weights of a kind or none.

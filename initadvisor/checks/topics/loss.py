@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterator
 
 from initadvisor.checks.context import CheckContext
+from initadvisor.checks.figures import TermFigures, TermKind
 from initadvisor.checks.finding import Severity
 from initadvisor.checks.plugin import Check, Hit
+from initadvisor.checks.terms import broadcast
 from initadvisor.types import Role
 
 EXCESS = 1.0
@@ -27,48 +29,139 @@ TOO_LARGE = 10.0
 """Output over target in size from which the first steps only shrink the output."""
 
 
-def _heads(context: CheckContext) -> tuple[str, ...]:
+def _heads(context: CheckContext, term: TermFigures | None = None) -> tuple[str, ...]:
+    """The weight that makes what the loss compares; where several do, or none is known, every output weight."""
+    if term is not None and term.path in context.spec:
+        return (context.spec.first_name(term.path),)
     return tuple(p.path for p in context.spec.params if p.role is Role.OUTPUT)
 
 
+def _trained(context: CheckContext, heads: tuple[str, ...]) -> bool:
+    return not heads or any(context.spec[h].protected is None for h in heads)
+
+
 def _classifier(context: CheckContext) -> Iterator[Hit]:
-    loss = context.figures.loss
-    if loss is None or loss.cross_entropy is None or loss.classes < 2 or not math.isfinite(loss.cross_entropy):
-        return
-    excess = loss.cross_entropy - math.log(loss.classes)
-    if excess > EXCESS + CHANCE * loss.entropy_error:
+    for term in _terms(context):
+        if term.cross_entropy is None or term.classes < 2 or not math.isfinite(term.cross_entropy):
+            continue
+        excess = term.cross_entropy - math.log(term.classes)
+        if excess <= EXCESS + CHANCE * term.entropy_error:
+            continue
+        heads = _heads(context, term)
+        trained = _trained(context, heads)
         yield Hit(
-            _heads(context),
-            f"cross-entropy starts at {loss.cross_entropy:.4g}, ln {loss.classes} is {math.log(loss.classes):.3g}: "
-            f"the scores spread by {loss.score_rms:.3g} over the classes",
-            severity=Severity.ERROR if excess > FAR else None,
+            heads,
+            f"cross-entropy starts at {term.cross_entropy:.4g}, ln {term.classes} is {math.log(term.classes):.3g}: "
+            f"the scores spread by {term.score_rms:.3g} over the classes" + _follows(context),
+            severity=Severity.INFO if not trained else Severity.ERROR if excess > FAR else None,
+            remedy="" if trained else "Train the output layer too, or replace it: it is frozen as it is.",
         )
+
+
+def _follows(context: CheckContext) -> str:
+    """What else was found that this may follow from."""
+    return "; look at the scale of the inputs first" if any(d.remark for d in context.figures.data) else ""
+
+
+def _terms(context: CheckContext) -> tuple[TermFigures, ...]:
+    loss = context.figures.loss
+    return () if loss is None else loss.terms
 
 
 def _not_finite(context: CheckContext) -> Iterator[Hit]:
     loss = context.figures.loss
-    if loss is not None and not math.isfinite(loss.value):
-        yield Hit((), f"the loss is {loss.value} before the first step")
+    if loss is None or math.isfinite(loss.value) or any(t.labels for t in loss.terms):
+        return
+    cause = context.broken
+    yield Hit(
+        (),
+        f"the loss is {loss.value} before the first step" + (f"; what is not finite first: {cause}" if cause else ""),
+        remedy=f"Mend what is not finite first: {cause}." if cause else "",
+    )
 
 
 def _regression(context: CheckContext) -> Iterator[Hit]:
+    for term in _terms(context):
+        if term.kind is not TermKind.VALUES or term.target_mean is None or term.target_std is None:
+            continue
+        mean, std = term.target_mean, term.target_std
+        size = math.hypot(mean, std)
+        if not math.isfinite(size):
+            continue
+        heads = _heads(context, term)
+        if size > 0 and term.output_rms > TOO_LARGE * size:
+            yield Hit(
+                heads,
+                f"outputs have RMS {term.output_rms:.3g}, targets {size:.3g}" + _follows(context),
+                severity=Severity.WARNING,
+                remedy="Scale the output layer down to the size of the targets.",
+            )
+        elif std > 0 and abs(mean) > OFFSET * std and term.error > 0.5 * mean**2:
+            yield Hit(
+                heads,
+                f"targets average {mean:.3g} with a spread of {std:.3g}; the mean squared error starts at "
+                f"{term.error:.3g}",
+            )
+
+
+def _shapes_clash(context: CheckContext) -> Iterator[Hit]:
     loss = context.figures.loss
-    if loss is None or loss.target_mean is None or loss.target_std is None or not math.isfinite(loss.target_std):
-        return
-    mean, std = loss.target_mean, loss.target_std
-    size = math.hypot(mean, std)
-    if size > 0 and loss.output_rms > TOO_LARGE * size:
+    for output, target in () if loss is None else loss.clashes:
+        joined = broadcast(output, target)
         yield Hit(
-            _heads(context),
-            f"outputs have RMS {loss.output_rms:.3g}, targets {size:.3g}",
-            severity=Severity.WARNING,
-            remedy="Scale the output layer down to the size of the targets.",
+            (),
+            f"the loss compares an output of shape {output} with a target of shape {target}: they broadcast to "
+            f"{joined}, so that every sample is compared with the targets of all, and the mean is the best answer",
+            remedy=f"Give both one shape: target.reshape(output.shape), or output.squeeze(-1) for {target}.",
         )
-    elif std > 0 and abs(mean) > OFFSET * std and loss.value > 0.5 * mean**2:
+
+
+def _reshaped(context: CheckContext) -> Iterator[Hit]:
+    loss = context.figures.loss
+    if loss is not None and loss.reshaped is not None:
+        output, target = loss.reshaped
         yield Hit(
-            _heads(context),
-            f"targets average {mean:.3g} with a spread of {std:.3g}; the loss starts at {loss.value:.3g}",
+            (),
+            f"no loss was given, and the inferred one gives the target of shape {target} the output's shape {output}; "
+            "nn.MSELoss() would broadcast them against each other",
+            remedy="Make sure that your own loss compares equal shapes: target.reshape(output.shape).",
         )
+
+
+def _squashed(context: CheckContext) -> Iterator[Hit]:
+    for term in _terms(context):
+        heads = _heads(context, term)
+        if term.squashed == "softmax":
+            yield Hit(
+                heads,
+                f"cross-entropy is given probabilities of {term.classes} classes and applies its own softmax to them: "
+                f"the loss cannot fall below {math.log(1 + (term.classes - 1) / math.e):.3g}",
+            )
+        elif term.squashed:
+            yield Hit(
+                heads,
+                "binary cross-entropy with logits is given the output of a sigmoid and applies its own: no prediction "
+                "can go below 0.5",
+                remedy="Give the loss the scores before the sigmoid.",
+            )
+        if term.raw:
+            yield Hit(
+                heads,
+                f"nll_loss wants logarithms of probabilities, and the {term.classes} values it is given do not sum to "
+                "1 as exponentials: it has no lower bound",
+                severity=Severity.ERROR,
+                remedy="Use cross_entropy on the scores, or log_softmax before nll_loss.",
+            )
+
+
+def _labels(context: CheckContext) -> Iterator[Hit]:
+    for term in _terms(context):
+        if term.labels is not None:
+            low, high = term.labels
+            shown = f"label {low}" if low == high else f"labels from {low} to {high}"
+            yield Hit(
+                _heads(context, term), f"{shown} among the targets, but the output has classes 0 to {term.classes - 1}"
+            )
 
 
 CHECKS = (
@@ -81,6 +174,7 @@ CHECKS = (
         _classifier,
         ("karpathy2019",),
         mends=True,
+        grades={Severity.ERROR: "from 5 nats above", Severity.INFO: "where the head is frozen"},
     ),
     Check(
         "INI502",
@@ -90,6 +184,7 @@ CHECKS = (
         "Set the output bias to the mean of the targets, or standardise them.",
         _regression,
         ("karpathy2019",),
+        grades={Severity.WARNING: "where the outputs are ten times too large"},
     ),
     Check(
         "INI503",
@@ -98,5 +193,40 @@ CHECKS = (
         "a loss that is NaN or infinite before the first step",
         "Look at the first layer that another finding names, and at the data.",
         _not_finite,
+    ),
+    Check(
+        "INI504",
+        "shapes-clash",
+        Severity.ERROR,
+        "a loss whose output and target broadcast against each other",
+        "Give output and target one shape before the loss.",
+        _shapes_clash,
+        cause=True,
+    ),
+    Check(
+        "INI505",
+        "squashed-twice",
+        Severity.WARNING,
+        "a loss that is given probabilities where it wants scores",
+        "Give the loss the scores before the softmax.",
+        _squashed,
+        grades={Severity.ERROR: "where nll_loss is given no logarithms"},
+    ),
+    Check(
+        "INI506",
+        "label-out-of-range",
+        Severity.ERROR,
+        "labels that are no class of the output",
+        "Widen the output, or number the labels from 0.",
+        _labels,
+        cause=True,
+    ),
+    Check(
+        "INI507",
+        "target-reshaped",
+        Severity.INFO,
+        "an inferred loss that gives the target the output's shape",
+        "Make sure that your own loss compares equal shapes.",
+        _reshaped,
     ),
 )

@@ -11,7 +11,7 @@ from initadvisor.checks.finding import Severity
 from initadvisor.checks.plugin import Check, Hit
 from initadvisor.checks.statistics import statistics_of
 from initadvisor.graph.spec import Confidence, ParamSpec
-from initadvisor.types import WEIGHT_ROLES, Role
+from initadvisor.types import NO_ACTIVATION, WEIGHT_ROLES, Role
 
 FLAT_AT_ZERO = frozenset({"relu", "relu6", "relu_squared", "threshold", "hardshrink", "softshrink", "square"})
 """Activations whose slope at zero is zero: a zero weight in front of them never moves."""
@@ -39,17 +39,48 @@ def _zero_or_constant(context: CheckContext) -> Iterator[Hit]:
         if not s.constant or param.numel < 2:
             continue
         if not s.zero:
-            if param.fan_out > 1 or param.fan_in > 1:
-                yield Hit((param.path,), f"all {s.count} weights are {s.low:.4g}: every unit computes the same")
+            yield from _constant(context, param)
             continue
         if param.role in ZERO_ON_PURPOSE or _ends_branch(context, param) or param.gate_partner is not None:
             continue
-        biased = any(not context.is_zero(b.path) for b in context.biases_of(param.path))
-        stuck = param.activation in FLAT_AT_ZERO and not biased and param.norm_after is None
-        told = f", and {param.activation} has no slope at zero: it never moves" if stuck else ""
+        # What stays without gradient after several steps is stuck; all else is a question of what it was meant for.
+        stuck = context.stuck(param.path) and context.figures.gradients.get(param.path) is not None
+        slope = param.activation in FLAT_AT_ZERO and param.norm_after is None
+        why = f", {param.activation} has no slope at zero" if slope else ""
+        told = f"{why}, and no gradient arrives in the steps after: it never moves" if stuck else ""
         # Beside a skip path a zero map is a choice (ControlNet's); on the only path it stops the signal.
-        severity = Severity.ERROR if stuck else Severity.INFO if context.spec.branches else Severity.WARNING
-        yield Hit((param.path,), f"all {s.count} weights are zero{told}", severity=severity)
+        mild = Severity.INFO if context.spec.branches else Severity.WARNING
+        certain = stuck and param.confidence is Confidence.CERTAIN
+        yield Hit((param.path,), f"all {s.count} weights are zero{told}", severity=Severity.ERROR if certain else mild)
+
+
+def _constant(context: CheckContext, param: ParamSpec) -> Iterator[Hit]:
+    """One repeated value: equal units, unless each of them reads something else or is taught something else."""
+    if param.fan_out <= 1 or not _groups_see_the_same(param):
+        return
+    s = context.statistics(param.path)
+    together = context.figures.alike.get(param.path)
+    severity = _symmetry(context, param)
+    if severity is Severity.INFO:
+        yield Hit(
+            (param.path,), f"all {s.count} weights are {s.low:.4g}; its units are taught apart", severity=severity
+        )
+        return
+    also = ", and their gradients are equal, too" if together else ""
+    yield Hit(
+        (param.path,), f"all {s.count} weights are {s.low:.4g}: every unit computes the same{also}", severity=severity
+    )
+
+
+def _symmetry(context: CheckContext, param: ParamSpec) -> Severity:
+    """How bad equal units are: they stay equal where their gradients are; else it matters what follows.
+
+    Behind a nonlinearity equal units are one unit, which is never meant. A linear map of equal rows is a mean, which
+    may be (1/length for a moving average), and whatever reads it teaches its rows apart.
+    """
+    if context.figures.alike.get(param.path) is False and param.activation == NO_ACTIVATION:
+        return Severity.INFO
+    return Severity.ERROR if param.confidence is Confidence.CERTAIN else Severity.WARNING
 
 
 def _ends_branch(context: CheckContext, param: ParamSpec) -> bool:
@@ -102,7 +133,7 @@ def _symmetric(context: CheckContext) -> Iterator[Hit]:
         yield Hit(
             (param.path,),
             f"{repeated} of {units} {what} repeat another one exactly",
-            severity=Severity.ERROR if every and not table else Severity.WARNING,
+            severity=_symmetry(context, param) if every and not table else Severity.WARNING,
             weight=repeated / units,
         )
 
@@ -201,10 +232,10 @@ def _two_zeros(context: CheckContext) -> Iterator[Hit]:
     grads = context.figures.gradients
     told: set[tuple[str, str]] = set()
     for pair in _blocked_pairs(context):
-        if pair in told or any(grads.get(p, 0.0) for p in pair):
+        if pair in told or any(p in grads and context.moves(p) for p in pair):
             continue
         told.add(pair)
-        measured = ", and both gradients are exactly zero" if all(p in grads for p in pair) else ""
+        measured = ", and both gradients stay exactly zero" if all(p in grads for p in pair) else ""
         counts = " and ".join(f"{context.statistics(p).count:,}" for p in pair)
         yield Hit(pair, f"{pair[0]} and {pair[1]} multiply each other, and all {counts} values are zero{measured}")
     yield from _blocked_modulation(context, told)
@@ -214,10 +245,12 @@ def _blocked_modulation(context: CheckContext, told: set[tuple[str, str]]) -> It
     """A zero modulation (adaLN) whose branch ends in a zero weight: only the gradients can tell that they meet."""
     grads = context.figures.gradients
     zero = [p.path for p in context.with_role(Role.MODULATION) if context.is_zero(p.path)]
-    stuck = [p for p in zero if grads.get(p, 1.0) == 0.0]
-    ends = [w for b in context.spec.branches for w in b.last if w in grads and _silent(context, w) and not grads[w]]
+    stuck = [p for p in zero if p in grads and not context.moves(p)]
+    ends = [
+        w for b in context.spec.branches for w in b.last if w in grads and _silent(context, w) and not context.moves(w)
+    ]
     if stuck and ends and any(g for g in grads.values()):
-        yield Hit((*stuck, *ends), f"the modulation {stuck[0]} and {ends[0]} are both zero, and so are both gradients")
+        yield Hit((*stuck, *ends), f"the modulation {stuck[0]} and {ends[0]} are both zero, and so both gradients stay")
 
 
 def _passed_by(context: CheckContext, scale: ParamSpec) -> bool:
@@ -241,8 +274,11 @@ def _norm_scales(context: CheckContext) -> Iterator[Hit]:
         where = "the signal ends here" if cut else f"nothing passes this point of residual branch {param.branch}"
         yield Hit(
             (param.path,),
-            f"all {param.numel} norm scales are zero: {where}",
-            severity=Severity.ERROR if cut or len(zero) == len(scales) else Severity.WARNING,
+            f"all {param.numel} norm scales are zero: {where}"
+            + (
+                ", and no gradient ever moves them" if context.stuck(param.path) else " until the first steps move them"
+            ),
+            severity=Severity.ERROR if context.stuck(param.path) else Severity.WARNING,
         )
 
 
@@ -256,6 +292,10 @@ CHECKS = (
         _zero_or_constant,
         ("saxe2014",),
         mends=True,
+        grades={
+            Severity.WARNING: "where gradients still tell units apart or the signal passes later",
+            Severity.INFO: "beside a skip path, or for a mean",
+        },
     ),
     Check(
         "INI105",
@@ -265,6 +305,10 @@ CHECKS = (
         "Draw every unit on its own; equal units receive equal gradients as long as what follows treats them alike.",
         _symmetric,
         mends=True,
+        grades={
+            Severity.WARNING: "where only some are, or the role is not certain",
+            Severity.INFO: "where they are taught apart",
+        },
     ),
     Check(
         "INI106",
@@ -295,5 +339,6 @@ CHECKS = (
         _norm_scales,
         ("goyal2017",),
         mends=True,
+        grades={Severity.WARNING: "where the first steps move it"},
     ),
 )

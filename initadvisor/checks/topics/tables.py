@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from initadvisor.checks.context import CheckContext
+from initadvisor.checks.figures import SumFigures
 from initadvisor.checks.finding import Severity
 from initadvisor.checks.plugin import Check, Hit
 from initadvisor.types import Role
@@ -37,8 +38,8 @@ def _padding(context: CheckContext) -> Iterator[Hit]:
 
 
 def _tied_table(context: CheckContext) -> Iterator[Hit]:
-    loss = context.figures.loss
-    scores = loss.score_rms if loss is not None and loss.classes else context.figures.output_rms
+    loss = None if context.figures.loss is None else context.figures.loss.classifying
+    scores = context.figures.output_rms if loss is None else loss.score_rms
     for param in context.params:
         others = [p for p in context.spec.params if p.tied_to == param.path]
         roles = {param.role, *(p.role for p in others)}
@@ -59,23 +60,27 @@ def _tied_table(context: CheckContext) -> Iterator[Hit]:
 
 
 def _positions(context: CheckContext) -> Iterator[Hit]:
-    tokens = [p for p in context.with_role(Role.EMBEDDING) if context.finite(p.path)]
-    for param in context.with_role(Role.POSITION):
-        if not context.finite(param.path) or not param.shape:
-            continue
-        s = context.statistics(param.path)
-        size = s.rms
-        if s.largest <= 1.0 and abs(size - math.sqrt(0.5)) < SINUSOID:
-            continue
-        for token in tokens:
-            other = context.statistics(token.path).rms
-            if token.shape[-1] == param.shape[-1] and other > 0 and size > POSITION_RATIO * other:
-                yield Hit(
-                    (param.path, token.path),
-                    f"positions have RMS {size:.3g}, tokens {other:.3g}: {size / other:.3g} times as much",
-                    weight=size / other,
-                )
-                break
+    """Positions against what they are added to, as it was measured in that very sum."""
+    told: set[str] = set()
+    for found in context.figures.sums:
+        for (path, size), (other, rest) in (_pairs(found), _pairs(found)[::-1]):
+            if path not in context.spec or context.spec[path].role is not Role.POSITION or path in told:
+                continue
+            if not context.finite(path) or rest <= 0 or size <= POSITION_RATIO * rest:
+                continue
+            s = context.statistics(path)
+            if s.largest <= 1.0 and abs(s.rms - math.sqrt(0.5)) < SINUSOID:
+                continue
+            told.add(path)
+            yield Hit(
+                (path, other) if other in context.spec else (path,),
+                f"positions of RMS {size:.3g} are added to a signal of {rest:.3g}: {size / rest:.3g} times as much",
+                weight=size / rest,
+            )
+
+
+def _pairs(found: SumFigures) -> tuple[tuple[str, float], tuple[str, float]]:
+    return (found.paths[0], found.rms[0]), (found.paths[1], found.rms[1])
 
 
 CHECKS = (

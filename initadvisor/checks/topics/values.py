@@ -19,6 +19,9 @@ COMMON_MEAN = 0.5
 """Mean in units of the spread from which a weight's outputs are mostly one common sum: with 16 inputs of equal sign the
 common part is then twice the rest."""
 
+_TAUGHT = WEIGHT_ROLES | {Role.EMBEDDING}
+"""What has to learn, whatever else does."""
+
 LARGE_BIAS = 10.0
 """Beyond every bias with a reason: class priors reach −14 on output layers (left out), forget gates 7."""
 
@@ -95,15 +98,19 @@ def _unused(context: CheckContext) -> Iterator[Hit]:
 
 
 def _no_gradient(context: CheckContext) -> Iterator[Hit]:
-    weights = [p for p in context.params if p.role in WEIGHT_ROLES and p.path in context.figures.gradients]
-    grads = [context.figures.gradients[p.path] for p in weights]
-    if weights and all(not g for g in grads):
+    figures = context.figures
+    weights = [p.path for p in context.params if p.role in _TAUGHT and p.path in figures.gradients]
+    if weights and not any(context.moves(path) for path in weights):
+        cut = all(figures.gradients[path] is None for path in weights)
+        after = "" if cut else ", and stays so in the steps after"
         yield Hit(
-            tuple(p.path for p in weights), f"the gradient of all {len(weights)} weights is exactly zero or missing"
+            tuple(weights),
+            f"the gradient of all {len(weights)} weights is {'missing' if cut else 'exactly zero'}{after}",
         )
-    for param, grad in zip(weights, grads, strict=True):
-        if grad is not None and not math.isfinite(grad) and context.finite(param.path):
-            yield Hit((param.path,), f"the gradient is {grad} although the weight is finite")
+    for path in weights:
+        grad = figures.gradients[path]
+        if grad is not None and not math.isfinite(grad) and not context.broken:
+            yield Hit((path,), f"the gradient is {grad} although the weight is finite")
 
 
 CHECKS = (
@@ -115,6 +122,7 @@ CHECKS = (
         "Fill it; a tensor made by torch.empty or to_empty must be written before use.",
         _non_finite,
         mends=True,
+        cause=True,
     ),
     Check(
         "INI102",
@@ -124,6 +132,7 @@ CHECKS = (
         "Fill it; a tensor made by torch.empty or to_empty must be written before use.",
         _garbage,
         mends=True,
+        cause=True,
     ),
     Check(
         "INI103",
@@ -132,6 +141,7 @@ CHECKS = (
         "a buffer holds NaN, or a running average that cannot be",
         "Reset the buffers (reset_running_stats, or build the module anew instead of to_empty).",
         _buffers,
+        cause=True,
     ),
     Check(
         "INI109",
