@@ -211,11 +211,12 @@ def render(found: Sequence[Table], panels: dict[str, list[Line]], said: dict[str
     parts = [
         "# Early advice on long trainings",
         f"{len(rows)} trainings ({hours:.2f} processor hours). Every scheme is trained at the rate a user would try "
-        f"first on {len(one)} of {len(TASKS)} tasks, on {won[ONE_RATE]} of which something is to be won (the best "
-        "beats the default by over 2% and two standard errors); at all three rates on "
-        f"{len(every)} tasks, {won[ALL_RATES]} with something to win. Regret: 0 is the best of the pool, 1 torch's default (among several rates: at its "
-        "best one), a mean over the tasks with something to win. Harm: the share of all tasks whose pick ends worse than "
-        "the default by over 2% and two standard errors. Costs are in full trainings.",
+        f"first on {len(one)} of {len(TASKS)} tasks, {won[ONE_RATE]} of them with something to win (the best beats "
+        "the default by over 2% and two standard errors); at all three rates on "
+        f"{len(every)} tasks, {won[ALL_RATES]} of them with something to win.",
+        "Regret: 0 is the best of the pool, 1 torch's default (among several rates: at its best one), a mean over the "
+        "tasks with something to win. Harm: the share of all tasks whose pick ends worse than the default by over 2% and "
+        "two standard errors. Costs are in full trainings.",
     ]
     for mode, title in PANELS.items():
         if not panels.get(mode):
