@@ -37,8 +37,11 @@ FIRST_RULES = 5
 OTHERS = ("rules_zero_head", "lsuv", "he_normal")
 """What is trained beside them where it is proposed: a small start, a data-driven one, a textbook's."""
 
-LEADERS = 3
+LEADERS = 2
 """Schemes with the lowest losses on the first seed that go on to the other seeds."""
+
+RATED = (SchemeKind.CURRENT, SchemeKind.RULES)
+"""Kinds of schemes that are trained at the other rates, too: the default and the rules'."""
 
 SCREENING_STEPS = 320
 """How far a scheduled task is followed at its full rate from the first step: as far as screening would go."""
@@ -70,7 +73,14 @@ def describe(task: LongTask, folder: Path) -> None:
     """Keep the order of what is proposed for a task."""
     trained = {digest(s) for s in chosen(task.name)}
     rows = [
-        {"name": s.name, "kind": s.kind.value, "prior": s.prior, "digest": digest(s), "trained": digest(s) in trained}
+        {
+            "name": s.name,
+            "kind": s.kind.value,
+            "prior": s.prior,
+            "digest": digest(s),
+            "trained": digest(s) in trained,
+            "rated": digest(s) in trained and s.kind in RATED,
+        }
         for s in proposed(task.name)
     ]
     store.set_proposals(task.name, rows, folder)
@@ -117,22 +127,27 @@ def plan(tasks: Sequence[LongTask], rows: Sequence[Row]) -> Iterator[Batch]:
 def _wanted(tasks: Sequence[LongTask], rows: Sequence[Row]) -> Iterator[Batch]:
     first, scheduled = SEEDS[0], [t for t in tasks if t.schedule.warms_up or t.schedule.shape != "constant"]
 
-    def all_at(task: LongTask, *rates: float) -> tuple[tuple[Scheme, float], ...]:
-        return tuple((s, lr) for s in chosen(task.name) for lr in rates)
+    def all_at(task: LongTask, lr: float) -> tuple[tuple[Scheme, float], ...]:
+        return tuple((s, lr) for s in chosen(task.name))
 
     for task in tasks:
         yield Batch(task, first, FULL, task.steps, all_at(task, task.rate))
     for task in scheduled:
-        yield Batch(task, first, CONSTANT, SCREENING_STEPS, all_at(task, *task.lrs))
+        yield Batch(task, first, CONSTANT, SCREENING_STEPS, (*all_at(task, task.rate), *at_other_rates(task)))
         yield Batch(task, first, SHORT, round(SHORT_SHARE * task.steps), all_at(task, task.rate))
     for task in cheapest_first(tasks, rows):
-        yield Batch(task, first, FULL, task.steps, all_at(task, task.lrs[0], task.lrs[2]))
+        yield Batch(task, first, FULL, task.steps, at_other_rates(task))
         members = leading(task, rows)
         for seed in SEEDS[1:]:
             yield Batch(task, seed, FULL, task.steps, members)
     for task in cheapest_first(tasks, rows):
         for seed in SEEDS[1:]:
             yield Batch(task, seed, FULL, task.steps, all_at(task, task.rate))
+
+
+def at_other_rates(task: LongTask) -> tuple[tuple[Scheme, float], ...]:
+    """The schemes that are trained at more than one rate, at the others than the middle one."""
+    return tuple((s, lr) for s in chosen(task.name) if s.kind in RATED for lr in (task.lrs[0], task.lrs[2]))
 
 
 def cheapest_first(tasks: Sequence[LongTask], rows: Sequence[Row]) -> list[LongTask]:

@@ -215,8 +215,8 @@ def render(found: Sequence[Table], panels: dict[str, list[Line]], said: dict[str
         "the default by over 2% and two standard errors); at all three rates on "
         f"{len(every)} tasks, {won[ALL_RATES]} of them with something to win.",
         "Regret: 0 is the best of the pool, 1 torch's default (among several rates: at its best one), a mean over the "
-        "tasks with something to win. Harm: the share of all tasks whose pick ends worse than the default by over 2% and "
-        "two standard errors. Costs are in full trainings.",
+        "tasks with something to win. Harm: the share of all tasks whose pick ends worse than the default by over 2% "
+        "and two standard errors. Costs are in full trainings.",
     ]
     for mode, title in PANELS.items():
         if not panels.get(mode):

@@ -141,7 +141,8 @@ def pack(folder: Path = RESULTS) -> int:
 
 
 def proposals(folder: Path = RESULTS) -> dict[str, list[dict[str, Any]]]:
-    """Per task the schemes in the order they were proposed: name, kind, prior, digest, and whether they are trained."""
+    """Per task the schemes in the order they were proposed: name, kind, prior, digest, and whether they are
+    trained at all and at other rates than the middle one."""
     path = folder / "proposals.json"
     found: dict[str, list[dict[str, Any]]] = json.loads(path.read_text()) if path.exists() else {}
     return found

@@ -155,8 +155,9 @@ class Table:
 
     def at(self, lr: float) -> View | None:
         """Every scheme at one rate; None while one of them is missing."""
-        arms = tuple(a for a in self.arms if a.lr == lr)
-        return View(self.task, arms) if len(arms) == self._schemes else None
+        wanted = self._digests("trained" if lr == self.task.rate else "rated")
+        arms = tuple(a for a in self.arms if a.lr == lr and a.digest in wanted)
+        return View(self.task, arms) if len(arms) == len(wanted) else None
 
     @property
     def one_rate(self) -> View | None:
@@ -165,13 +166,13 @@ class Table:
 
     @property
     def all_rates(self) -> View | None:
-        """Every scheme at every rate; None while one is missing."""
-        complete = len(self.arms) == self._schemes * len(self.task.lrs)
-        return View(self.task, self.arms) if complete else None
+        """Every scheme that is trained at every rate; None while one is missing."""
+        wanted = self._digests("rated")
+        arms = tuple(a for a in self.arms if a.digest in wanted)
+        return View(self.task, arms) if len(arms) == len(wanted) * len(self.task.lrs) else None
 
-    @property
-    def _schemes(self) -> int:
-        return sum(1 for p in self.proposals if p["trained"])
+    def _digests(self, mark: str) -> set[str]:
+        return {p["digest"] for p in self.proposals if p[mark]}
 
 
 def build(task: LongTask, rows: Iterable[Row], proposals: Sequence[dict[str, Any]]) -> Table:

@@ -122,7 +122,7 @@ _ALL = (
     LongTask("vae_patches", "vae", partial(VariationalAutoencoder, 48, 8, 5),
              **_streams(data.noised_patches, 500, sides=True), loss=evidence_bound, on_model=True,
              optimizer=adam(), lrs=(0.0003, 0.001, 0.003), schedule=ONE_CYCLE),
-    LongTask("gru_text", "gru", partial(CharacterGRU, 24, 48), **_text(context=20), loss=token_cross_entropy,
+    LongTask("gru_text", "gru", partial(CharacterGRU, 24, 40), **_text(context=14), loss=token_cross_entropy,
              optimizer=adamw(), lrs=(0.001, 0.003, 0.01), schedule=COSINE, clip_norm=1.0, stacked=False),
     LongTask("pinn_poisson", "pinn", partial(mlp, nn.Tanh, inputs=1, outputs=1, width=32, layers=5),
              **_streams(data.interval, 400), loss=poisson, on_model=True, optimizer=adam(),

@@ -42,7 +42,7 @@ def row(scheme, heldout, *, lr=TASK.rate, seed=SEEDS[0], variant=FULL, steps=STE
 
 def proposals(*names):
     kinds = [{"name": n, "kind": "rules", "prior": 1 - 0.1 * i, "digest": n} for i, n in enumerate(names)]
-    return [{**k, "trained": True} for k in kinds]
+    return [{**k, "trained": True, "rated": True} for k in kinds]
 
 
 def view(*ends, pace=0.01, others=()):
