@@ -127,7 +127,7 @@ def _usual(entry: ParamSpec, role: Role, part: str, centre: float, scale: bool) 
 
 
 def _beyond_draws(entry: ParamSpec, spec: ModelSpec, tensor: torch.Tensor) -> Found | None:
-    """A few numbers that torch's own draw of such a bias, U(±1/√fan_in), could not give, and too few to show their own."""
+    """A few numbers that torch's own draw of such a bias, U(±1/√fan_in), could not give, too few to show their own."""
     weight = weight_of_bias(entry, spec)
     if tensor.numel() >= _ENOUGH or weight is None or len(weight.shape) < 2:
         return None

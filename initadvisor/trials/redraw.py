@@ -16,9 +16,9 @@ ALPHA = 0.01
 def is_redraw(current: nn.Module, drawn: nn.Module) -> bool:
     """Whether two models' trainable weights differ by their random draw alone, as far as the elements show it.
 
-    Tensors that are constant in one model must be equal in both. Of the others the distributions are compared by the
-    two-sample Kolmogorov-Smirnov test, each alone and all together in units of their size, so that many small tensors
-    count like one large one.
+    Tensors that are constant in one model must be equal in both; single numbers tell nothing unless one is zero. Of the
+    others the distributions are compared by the two-sample Kolmogorov-Smirnov test, each alone and all together in
+    units of their size, so that many small tensors count like one large one.
 
     Independent draws only: an orthogonal and a Gaussian matrix of one size have equal elements.
 
@@ -49,6 +49,8 @@ def is_redraw(current: nn.Module, drawn: nn.Module) -> bool:
         x, y = _elements(a), _elements(b)
         if np.array_equal(x, y):
             continue
+        if x.size == 1 and x.all() and y.all():
+            continue  # one number tells no distribution (the bias of a scalar head), unless it is zero
         if np.ptp(x) == 0 or np.ptp(y) == 0:
             return False
         pairs.append((x, y))

@@ -15,6 +15,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "mlp": lambda: nn.Sequential(nn.Linear(20, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 3)),
     "tiny": lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)),
     "cnn": lambda: nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3)),
+    "scalar": lambda: nn.Sequential(nn.Linear(20, 64), nn.Tanh(), nn.Linear(64, 1)),
     "lstm": lambda: nn.LSTM(8, 16, num_layers=2),
     "tables": lambda: nn.ModuleList([nn.Embedding(200, 8), nn.Embedding(200, 1)]),
 }
