@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 
 from initadvisor.errors import AnalysisError, InputError
 from initadvisor.graph.capture import capture, has_lazy
@@ -17,6 +18,17 @@ from initadvisor.graph.spec import ModelSpec
 from initadvisor.training.calls import trained_batch
 
 
+def _torch_layer(path: str, owners: Mapping[str, nn.Module]) -> str:
+    """Name of the class that holds a parameter where it is torch's own, empty for a user's class of any name."""
+    holder = path.rpartition(".")[0]
+    behind, parametrized, _ = holder.rpartition("parametrizations.")
+    owner = owners[behind.rstrip(".") if parametrized else holder]
+    kind = type(owner)
+    if parametrize.is_parametrized(owner):
+        kind = kind.__mro__[1]  # torch puts a class of its own in front of a parametrized module's
+    return kind.__name__ if kind.__module__.startswith("torch.nn.") else ""
+
+
 def parameter_facts(model: nn.Module, graph: OpGraph | None = None) -> dict[str, Facts]:
     """What is known of every parameter without a forward pass, by path, tied names included.
 
@@ -24,7 +36,7 @@ def parameter_facts(model: nn.Module, graph: OpGraph | None = None) -> dict[str,
         model: any module.
         graph: where lazy parameters find the shapes they got.
     """
-    owners = {name: type(module).__name__ for name, module in model.named_modules(remove_duplicate=False)}
+    owners = dict(model.named_modules(remove_duplicate=False))
     found = {}
     for path, parameter in model.named_parameters(remove_duplicate=False):
         lazy: bool = is_lazy(parameter)
@@ -37,7 +49,8 @@ def parameter_facts(model: nn.Module, graph: OpGraph | None = None) -> dict[str,
             dtype=parameter.dtype,
             requires_grad=parameter.requires_grad,
             quantized=bool(getattr(parameter, "is_quantized", False)),
-            module_type=owners.get(path.rpartition(".")[0], ""),
+            module_type=type(owners[path.rpartition(".")[0]]).__name__,
+            torch_layer=_torch_layer(path, owners),
         )
     return found
 

@@ -37,6 +37,7 @@ class Facts:
         requires_grad: whether it is trained.
         quantized: it holds codes, not numbers.
         module_type: class name of its owner.
+        torch_layer: the same where that class is torch's own, else empty.
     """
 
     shape: tuple[int, ...]
@@ -44,6 +45,7 @@ class Facts:
     requires_grad: bool
     quantized: bool
     module_type: str
+    torch_layer: str = ""
 
 
 _RANK = {Role.UNKNOWN: 0, Role.BIAS: 1, Role.TOKEN: 2, Role.SCALAR: 2, Role.NORM_SCALE: 3, Role.NORM_SHIFT: 3}
@@ -148,6 +150,7 @@ class _Reader:
             protected=protection(facts),
             uses=len({u.op for u in uses}),
             module_type=facts.module_type,
+            torch_layer=facts.torch_layer,
         )
         if not uses:
             return base
@@ -208,6 +211,7 @@ class _Reader:
             branch_scale=scale,
             uses=base.uses,
             module_type=base.module_type,
+            torch_layer=base.torch_layer,
             note=use.note,
             offset=use.offset,
             heads=use.facts.heads if is_weight and use.facts is not None else None,

@@ -60,7 +60,9 @@ class ParamSpec:
         bias_of: for biases: path of the weight; for norm parameters: the weight whose output is normalised.
         branch_scale: path of the LayerScale or ReZero factor that multiplies this branch, or None.
         uses: how many times the forward pass used it (shared modules).
-        module_type: class name of the owning module, for display and for torch's own defaults; never for roles.
+        module_type: class name of the owning module, for display.
+        torch_layer: the same where the class is torch's own (``"Linear"`` of ``torch.nn``), which says what its
+            ``reset_parameters`` draws; empty for classes of the user's, whatever they are called. Never for roles.
         note: a remark for the report (why the confidence is low, what was assumed).
         heads: attention heads among the features the weight makes (query, key, value; of a packed weight its queries')
             or reads (output projection); None where no attention shows any.
@@ -93,6 +95,7 @@ class ParamSpec:
     branch_scale: str | None = None
     uses: int = 1
     module_type: str = ""
+    torch_layer: str = ""
     note: str = ""
     offset: float = 0.0
     heads: int | None = None

@@ -204,6 +204,7 @@ def read_static(model: nn.Module) -> ModelSpec:
             dtype=facts[path].dtype,
             protected=protection(facts[path]),
             module_type=facts[path].module_type,
+            torch_layer=facts[path].torch_layer,
         )
     found = tuple(params)
     own = [p for p in found if p.protected != "frozen" and p.tied_to is None]

@@ -18,16 +18,20 @@ def weight(path: str, shape: tuple[int, ...], role: Role = Role.HIDDEN, **more) 
     fans = more.pop("fans", Fans(float(shape[1] * receptive), float(shape[0] * receptive)))
     more.setdefault("op", "linear" if len(shape) == 2 else "conv2d")
     more.setdefault("module_type", "Linear" if len(shape) == 2 else "Conv2d")
+    more.setdefault("torch_layer", more["module_type"])
     return ParamSpec(path, shape, torch.float32, role, fans.fan_in, fans.fan_out, fans=fans, **more)
 
 
 def bias(path: str, size: int, of: str | None = None, **more) -> ParamSpec:
     more.setdefault("module_type", "Linear")
+    more.setdefault("torch_layer", more["module_type"])
     return ParamSpec(path, (size,), torch.float32, Role.BIAS, bias_of=of, **more)
 
 
 def norm(path: str, size: int, role: Role = Role.NORM_SCALE, **more) -> ParamSpec:
-    return ParamSpec(path, (size,), torch.float32, role, module_type="LayerNorm", op="layer_norm", **more)
+    return ParamSpec(
+        path, (size,), torch.float32, role, module_type="LayerNorm", torch_layer="LayerNorm", op="layer_norm", **more
+    )
 
 
 def spec_of(*params: ParamSpec, branches: tuple[Branch, ...] = (), depth: int = 0, **more) -> ModelSpec:

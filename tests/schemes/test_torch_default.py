@@ -103,3 +103,39 @@ def test_layers_that_are_not_torchs_keep_their_author_s_values():
     assert torch.equal(model.w, before)
     assert "w" in result.left
     assert model.level.tolist() == [0.5] * 4
+
+
+def test_a_class_of_the_user_s_is_not_torch_s_whatever_it_is_called():
+    class Linear(nn.Module):  # drawn in its own way, and none of torch's business
+        def __init__(self, inputs: int, outputs: int) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(outputs, inputs) * 0.7)
+            self.bias = nn.Parameter(torch.randn(outputs) * 0.7)
+
+        def forward(self, x):
+            return nn.functional.linear(x, self.weight, self.bias)
+
+    class LayerNorm(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.full((width,), 0.3))
+
+        def forward(self, x):
+            return nn.functional.layer_norm(x, x.shape[-1:], self.weight)
+
+    Conv2d = type("Conv2d", (nn.Conv2d,), {"reset_parameters": lambda self: nn.init.normal_(self.weight)})
+    model = nn.Sequential(Conv2d(1, 4, 3, bias=False), nn.Flatten(), Linear(16, 8), LayerNorm(8), nn.Linear(8, 2))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    spec = analyze(model, torch.randn(3, 1, 4, 4))
+    assert [p.torch_layer for p in spec.params] == ["", "", "", "", "Linear", "Linear"]
+    torch_default_scheme(spec).apply(model, seed=0)
+    changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {"4.weight", "4.bias"}
+
+
+def test_torch_s_own_layer_is_known_behind_a_parametrization():
+    own = type("Linear", (nn.Linear,), {})
+    for make, known in ((nn.Linear, "Linear"), (own, "")):
+        layer = nn.utils.parametrizations.weight_norm(make(6, 4))
+        spec = analyze(nn.Sequential(layer), torch.randn(3, 6))
+        assert {p.torch_layer for p in spec.params} == {known}

@@ -33,11 +33,6 @@ _PRELU = 0.25
 """``nn.PReLU``'s default slope."""
 
 
-def _module_type(param: ParamSpec) -> str:
-    """Class of the module that owns the tensor; torch prefixes it where the module is parametrized."""
-    return param.module_type.removeprefix("Parametrized")
-
-
 def _torch_fan_in(shape: tuple[int, ...]) -> float:
     """Fan-in as torch's layers count it: everything but the first axis, also where that is wrong (ConvTranspose)."""
     return float(math.prod(shape[1:]))
@@ -76,17 +71,18 @@ def _attention_default(param: ParamSpec) -> Proposal:
 def _recurrent_hidden_size(param: ParamSpec) -> float:
     """H, from the number of stacked gates: weights and biases of one layer have gates × H rows."""
     gates = (
-        max(1, len(param.slices)) if param.slices else {"LSTM": 4, "GRU": 3}.get(_module_type(param)[:4].rstrip("C"), 1)
+        max(1, len(param.slices)) if param.slices else {"LSTM": 4, "GRU": 3}.get(param.torch_layer[:4].rstrip("C"), 1)
     )
     return param.shape[0] / gates
 
 
 def _default(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
-    kind = _module_type(param)
+    kind = param.torch_layer
     if kind == _ATTENTION_OUT and len(param.shape) == 1:
         return Proposal(zeros(param), "torch starts attention biases at zero")
-    behind = kind == _PARAMETRIZED and is_weight(param)
-    if kind in _LINEAR or kind in _CONV or behind:
+    if param.module_type == _PARAMETRIZED and not is_weight(param) and param.role is not Role.BIAS:
+        return Proposal((), "it is written together with the weight it belongs to")
+    if kind in _LINEAR or kind in _CONV:
         return _linear_default(param, spec)
     if kind == "Bilinear" and len(param.shape) == 3:
         return _uniform(param, float(param.shape[1]), "torch draws U(±1/√in1_features)")
