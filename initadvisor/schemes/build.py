@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -17,7 +17,7 @@ from initadvisor.schemes.rules.rule import Context, Rule
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.schemes.slots import SlotKind, slots_of
 from initadvisor.schemes.values import Assignment, Fill, Part, SchemeKind
-from initadvisor.types import CURRENT
+from initadvisor.types import CURRENT, Role
 
 PROTECTED = "protected"
 """``Assignment.rule`` of what is left alone because it is frozen, integer or the user's to keep."""
@@ -152,7 +152,7 @@ def _is_zero(assignment: Assignment | None, constants: Mapping[str, float]) -> b
     return _all_zero(assignment.parts) if assignment.parts else constants.get(assignment.path) == 0
 
 
-def _products(spec: ModelSpec) -> tuple[tuple[str, ...], ...]:
+def _products(spec: ModelSpec, constants: Mapping[str, float]) -> tuple[tuple[str, ...], ...]:
     """Groups of tensors whose outputs are multiplied with each other; two zeros in a group leave it without gradient.
 
     The order is that in which a zero is kept: factors of a branch first, then what has no activation of its own.
@@ -164,11 +164,21 @@ def _products(spec: ModelSpec) -> tuple[tuple[str, ...], ...]:
         merged = [*groups.get(param.path, [param.path]), *groups.get(param.gate_partner, [param.gate_partner])]
         merged = list(dict.fromkeys(merged))
         groups.update(dict.fromkeys(merged, merged))
-    found = {id(group): tuple(sorted(group, key=lambda p: carrier_rank(p, spec))) for group in groups.values()}
+    found: dict[object, tuple[str, ...]] = {}
+    found |= {id(group): tuple(sorted(group, key=lambda p: carrier_rank(p, spec))) for group in groups.values()}
     for branch in spec.branches:
         gates = tuple(g for g in (branch.scale, branch.last_norm) if g is not None)
-        found.update({id(w) + id(branch): (*gates, w) for w in branch.last if gates})
-    return tuple(found.values())
+        found.update({(branch.index, w): (*gates, w) for w in branch.last if gates})
+    return (*found.values(), *_loose_factors(spec, constants))
+
+
+def _loose_factors(spec: ModelSpec, constants: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+    """Learned factors at zero that belong to no branch: any branch may lie behind them, so each is taken to do so."""
+    known = {branch.scale for branch in spec.branches}
+    for param in spec.params:
+        factor = param.role in (Role.SCALAR, Role.BRANCH_SCALE) and constants.get(param.path) == 0
+        if factor and param.path not in known:
+            yield from ((param.path, weight) for branch in spec.branches for weight in branch.last)
 
 
 def dead_branches(scheme: Scheme, spec: ModelSpec, constants: Mapping[str, float]) -> tuple[str, ...]:
@@ -181,7 +191,7 @@ def dead_branches(scheme: Scheme, spec: ModelSpec, constants: Mapping[str, float
     """
     by_path = {a.path: a for a in scheme.assignments}
     found: list[str] = []
-    for group in _products(spec):
+    for group in _products(spec, constants):
         zero = [path for path in group if _is_zero(by_path.get(path), constants)]
         if len(zero) > 1:
             found.extend(zero)
@@ -193,7 +203,7 @@ def _alive(
 ) -> tuple[Assignment, ...]:
     """The same, with at most one zero among the factors of a product: the others take the next rule that says more."""
     by_path = {a.path: a for a in assignments}
-    for group in _products(spec):
+    for group in _products(spec, context.constants):
         zero = [path for path in group if _is_zero(by_path.get(path), context.constants)]
         # What its author set to zero is the zero that stays.
         zero.sort(key=lambda path: by_path[path].rule != AS_SET)

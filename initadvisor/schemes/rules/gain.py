@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from initadvisor.graph.spec import ModelSpec, ParamSpec
 from initadvisor.initializers import gains
 from initadvisor.schemes.rules.fills import short
@@ -27,6 +29,25 @@ def activation_gain(name: str, args: tuple[tuple[str, float], ...], spec: ModelS
         # on digits reach .152 ± .005 so, .216 ± .013 with the gain for unit variance (4 draws, best of 3 rates).
         return short(gains.deep_gain(name, context.plain_depth, args, fn))
     return short(getattr(gains.gains_for(name, args, fn), context.gains))
+
+
+def learns_from_zero(param: ParamSpec, spec: ModelSpec) -> bool:
+    """Whether a gradient reaches a weight of zeros through the activation behind it.
+
+    Torch's ReLU has the slope 0 at 0, and so have its square, shrinkage and |z|^p: what ends in them never leaves zero.
+    """
+    fn = spec.custom_activations.get(param.activation)
+    if param.activation == NO_ACTIVATION or (fn is None and not gains.is_known(param.activation)):
+        return True
+    if fn is None:
+        fn = gains.activation_fn(param.activation, param.activation_args)
+    zero = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    with torch.enable_grad():
+        out = fn(zero)
+        if not out.requires_grad:
+            return False
+        (slope,) = torch.autograd.grad(out.sum(), zero)
+    return bool(torch.isfinite(slope).all()) and bool(slope.any())
 
 
 def weight_gain(param: ParamSpec, spec: ModelSpec, context: Context) -> tuple[float, str]:

@@ -6,6 +6,7 @@ import math
 
 from initadvisor.graph.spec import ModelSpec, ParamSpec
 from initadvisor.schemes.rules.fills import matrix_parts, short, whole, zeros
+from initadvisor.schemes.rules.gain import learns_from_zero
 from initadvisor.schemes.rules.reading import is_tied, is_weight, sure, weight_of_bias
 from initadvisor.schemes.rules.rule import Context, Proposal, Rule
 from initadvisor.schemes.values import Fill, Part
@@ -100,7 +101,7 @@ RULES = (
     Rule("head_small", _is_head, _small, "output layer: gain .1", ("karpathy2019",)),
     Rule(
         "head_zero",
-        lambda p, s: _is_head(p, s) and sure(p),
+        lambda p, s: _is_head(p, s) and sure(p) and learns_from_zero(p, s),
         _zero,
         "output layer: zeros",
         ("yang2022", "zhang2019fixup"),

@@ -6,6 +6,7 @@ import math
 
 from initadvisor.graph.spec import ModelSpec, NormStyle, ParamSpec
 from initadvisor.schemes.rules.fills import constant, matrix_parts, zeros
+from initadvisor.schemes.rules.gain import learns_from_zero
 from initadvisor.schemes.rules.reading import (
     branch_of,
     ends_branch,
@@ -48,8 +49,17 @@ def modulated(spec: ModelSpec) -> bool:
     return any(p.role is Role.MODULATION for p in spec.params)
 
 
+def _may_be_a_factor(param: ParamSpec, spec: ModelSpec) -> bool:
+    """It ends its branch beside a product of others: what it does to them, multiply or add, is not told."""
+    branch = branch_of(param, spec)
+    ends = branch.last if branch is not None else ()
+    return len(ends) > 2 and param.gate_partner is None and any(spec[p].gate_partner in ends for p in ends if p in spec)
+
+
 def _may_zero(param: ParamSpec, spec: ModelSpec) -> bool:
-    return ends_branch(param, spec) and sure(param) and not modulated(spec) and is_carrier(param, spec)
+    if not ends_branch(param, spec) or not sure(param) or modulated(spec):
+        return False
+    return is_carrier(param, spec) and not _may_be_a_factor(param, spec) and learns_from_zero(param, spec)
 
 
 def _norm_free_inner(param: ParamSpec, spec: ModelSpec) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from initadvisor.graph.spec import ModelSpec, ParamSpec
 from initadvisor.schemes.rules.fills import fans_of, matrix_parts, normal, short, whole, zeros
+from initadvisor.schemes.rules.gain import learns_from_zero
 from initadvisor.schemes.rules.norms import scales
 from initadvisor.schemes.rules.reading import is_weight, sure, weight_of_bias
 from initadvisor.schemes.rules.rule import Context, Proposal, Rule
@@ -75,7 +76,8 @@ def _dcgan_norm(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal
 
 
 def _zero_conv_head(param: ParamSpec, spec: ModelSpec) -> bool:
-    return is_weight(param) and param.role is Role.OUTPUT and len(param.shape) > 2 and sure(param)
+    kernel = is_weight(param) and param.role is Role.OUTPUT and len(param.shape) > 2
+    return kernel and sure(param) and learns_from_zero(param, spec)
 
 
 def _zero_output(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
@@ -247,7 +249,7 @@ RULES = (
     Rule("diffusion_output", _zero_conv_head, _zero_output, "last convolution of a denoiser: zeros", ("ho2020",)),
     Rule(
         "modulation_zero",
-        lambda p, s: p.role is Role.MODULATION and sure(p),
+        lambda p, s: p.role is Role.MODULATION and sure(p) and learns_from_zero(p, s),
         _zero_modulation,
         "adaLN modulation: zeros",
         ("peebles2023",),
