@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from initadvisor.graph.spec import ModelSpec, NormStyle
+from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes import build
+from initadvisor.schemes.beliefs import figure, prior
 from initadvisor.schemes.blueprints import RULE_BLUEPRINTS, TEXTBOOK_BLUEPRINTS, Blueprint
 from initadvisor.schemes.build import DeadBranchError
 from initadvisor.schemes.data_driven.candidates import data_driven
 from initadvisor.schemes.deliberate import constants_of, deliberate_values
 from initadvisor.schemes.distinct import distinct
+from initadvisor.schemes.family import facts_of
 from initadvisor.schemes.protect import looks_trained, protect_spec
-from initadvisor.schemes.rules import reading
 from initadvisor.schemes.rules.rule import Context
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.schemes.targets import output_bias
@@ -26,35 +27,25 @@ from initadvisor.schemes.values import SchemeKind
 from initadvisor.training.calls import trained_batch
 from initadvisor.training.data import first_batch
 from initadvisor.training.losses import Loss
-from initadvisor.types import TORCH_DEFAULT, Role
+from initadvisor.types import TORCH_DEFAULT
 
-MOST_CANDIDATES = 24
-"""More would spend the trials' budget on schemes nobody believes in."""
-
-_DEFAULT_PRIOR = 0.62
-_DEFAULT_PRIOR_LANGUAGE = 1.05
-"""torch's default in a pre-norm language model with unit embeddings: there it was best of nineteen methods."""
+MOST_CANDIDATES = int(figure("most_candidates"))
 
 
-def _pre_norm_language(spec: ModelSpec) -> bool:
-    tables = spec.with_role(Role.EMBEDDING)
-    return (
-        reading.is_transformer(spec)
-        and reading.has_style(spec, NormStyle.PRE_NORM)
-        and bool(tables)
-        and not any(reading.is_tied(t, spec) for t in tables)
-    )
-
-
-def torch_default_scheme(spec: ModelSpec, context: Context | None = None, companions: Iterable[str] = ()) -> Scheme:
+def torch_default_scheme(
+    spec: ModelSpec,
+    context: Context | None = None,
+    companions: Iterable[str] = (),
+    facts: frozenset[str] | None = None,
+) -> Scheme:
     """What torch's own ``reset_parameters`` would draw for every layer of torch's; other tensors keep their values.
 
     Args:
         spec: reading of the model.
         context: for the values of constant parameters.
         companions: paths written together with others.
+        facts: of the model and its training; None reads them from the spec.
     """
-    prior = _DEFAULT_PRIOR_LANGUAGE if _pre_norm_language(spec) else _DEFAULT_PRIOR
     return build.scheme_from_rules(
         TORCH_DEFAULT,
         SchemeKind.DEFAULT,
@@ -62,12 +53,14 @@ def torch_default_scheme(spec: ModelSpec, context: Context | None = None, compan
         spec,
         ("torch_default",),
         context=context,
-        prior=prior,
+        prior=prior(TORCH_DEFAULT, facts_of(spec) if facts is None else facts),
         companions=companions,
     )
 
 
-def _from_blueprint(blueprint: Blueprint, spec: ModelSpec, found: Context, companions: Iterable[str]) -> Scheme | None:
+def _from_blueprint(
+    blueprint: Blueprint, spec: ModelSpec, found: Context, companions: Iterable[str], facts: frozenset[str]
+) -> Scheme | None:
     """The blueprint's scheme for one model; None where it would zero both a gate and the weight behind it."""
     context = replace(
         blueprint.context,
@@ -84,7 +77,7 @@ def _from_blueprint(blueprint: Blueprint, spec: ModelSpec, found: Context, compa
             spec,
             blueprint.order,
             context=context,
-            prior=blueprint.prior,
+            prior=prior(blueprint.name, facts),
             companions=companions,
         )
     except DeadBranchError:
@@ -100,6 +93,7 @@ def propose_from_spec(
     protect: str | Iterable[str] | Mapping[str, torch.Tensor] | None = None,
     loss: Loss | None = None,
     renew: Iterable[str] = (),
+    steps: int | None = None,
 ) -> tuple[Scheme, ...]:
     """Candidates for a model that has been read already.
 
@@ -112,6 +106,7 @@ def propose_from_spec(
         protect: parameters to leave alone (see :func:`initadvisor.schemes.protect.protect_spec`).
         loss: of the training, where it is known; without one, schemes that descend on it need a batch with a target.
         renew: paths whose values are known to be at fault, so that they are filled whatever they look like.
+        steps: optimizer steps of the full training, where they are known: what is believed in may depend on them.
 
     Returns:
         Up to 24 schemes no two of which would draw the same: ``current``, ``torch_default``, then by prior belief.
@@ -126,16 +121,17 @@ def propose_from_spec(
         output_bias_why=why,
     )
     companions = build.companions_of(model)
+    facts = facts_of(spec, one, steps)
     fitting = (
-        _from_blueprint(blueprint, spec, context, companions)
+        _from_blueprint(blueprint, spec, context, companions, facts)
         for blueprint in (*RULE_BLUEPRINTS, *TEXTBOOK_BLUEPRINTS)
         if blueprint.applies(spec, one) and (blueprint.name != "rules_output_prior" or bias)
     )
     made = [scheme for scheme in fitting if scheme is not None]
-    made.extend(data_driven(spec, one, made, loss))
+    made.extend(data_driven(spec, one, made, loss, facts))
     made.sort(key=lambda s: -s.prior)
     control = build.current_scheme(spec)
-    default = torch_default_scheme(spec, context, companions)
+    default = torch_default_scheme(spec, context, companions, facts)
     return distinct((control, default, *made))[:MOST_CANDIDATES]
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from initadvisor.graph.spec import ModelSpec
+from initadvisor.schemes.beliefs import figure, prior
 from initadvisor.schemes.data_driven.registry import get
-from initadvisor.schemes.rules import reading
 from initadvisor.schemes.rules.special import is_siren
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.schemes.values import Calibration, SchemeKind
@@ -19,56 +19,36 @@ from initadvisor.types import Role
 BASE = "rules_orthogonal"
 """The fill they start from: Mishkin and Matas found LSUV best on an orthogonal one, and it has the highest prior."""
 
-_FEWEST_LAYERS = 3
-"""In shallower nets hardly anything is left to calibrate."""
-
-_MOST_PRODUCTS = 6e7
-"""Multiplications of one forward pass up to which descending through second derivatives is worth its time, which every
-draw of a race takes again: the gate, two in the rungs, up to five to confirm. At 2.8e8 (21,000 weights of a CNN, 410
-samples of 32 places) one draw of MetaInit took 29 s where a step took .05, at 1.45e8 13 s; a budget of 15 s is gone."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """One data-driven scheme, with priors for nets without and with norms."""
+    """One data-driven scheme."""
 
     name: str
     summary: str
     step: Calibration
-    prior: float
-    prior_with_norms: float
 
 
-# Below the rules: over fifteen tasks LSUV reached a median regret of .39 and was worse than torch's default on six,
-# the rules alone .09 and one. Norms undo most of what a calibration does, so there they come last.
 _CANDIDATES = (
     _Candidate(
         "lsuv",
         "orthogonal weights, rescaled in execution order to unit output variance on the batch",
         Calibration("lsuv"),
-        0.61,
-        0.47,
     ),
     _Candidate(
         "analytic",
         "orthogonal weights, rescaled to unit output variance by calculation through the graph (AutoInit)",
         Calibration("analytic"),
-        0.6,
-        0.46,
     ),
     _Candidate(
         "gradinit",
         "orthogonal weights, one factor per tensor learned so that Adam's first step lowers the loss most",
         Calibration("gradinit", (("optimizer", "adam"),)),
-        0.51,
-        0.49,
     ),
     _Candidate(
         "metainit",
         "orthogonal weights, norms tuned so that the gradient changes least along itself",
         Calibration("metainit"),
-        0.48,
-        0.43,
     ),
 )
 
@@ -86,11 +66,15 @@ def affordable(spec: ModelSpec, batch: Batch) -> bool:
         kernel = max((len(p.shape) - 2 for p in spec.with_role(Role.INPUT)), default=0)
         inner = first.shape[1:-1] if first.is_floating_point() else first.shape[1:]
         positions = math.prod(first.shape[-kernel:] if 0 < kernel <= first.ndim - 2 else inner)
-    return sum(p.numel for p in spec.fillable) * (batch.size or 1) * positions <= _MOST_PRODUCTS
+    return sum(p.numel for p in spec.fillable) * (batch.size or 1) * positions <= figure("most_products")
 
 
 def data_driven(
-    spec: ModelSpec, batch: Batch | None, made: Iterable[Scheme], loss: Loss | None = None
+    spec: ModelSpec,
+    batch: Batch | None,
+    made: Iterable[Scheme],
+    loss: Loss | None = None,
+    facts: frozenset[str] = frozenset(),
 ) -> tuple[Scheme, ...]:
     """Schemes that fill by the rules and then calibrate on the batch.
 
@@ -103,12 +87,12 @@ def data_driven(
         batch: what they will measure on; without one there are none.
         made: the rule schemes, for the one they build on.
         loss: of the training, None where it is not known.
+        facts: that hold of the model and its training.
     """
     base = next((s for s in made if s.name == BASE), None)
-    depth_known = spec.depth >= _FEWEST_LAYERS
+    depth_known = spec.depth >= figure("calibrated_layers")
     if base is None or batch is None or not depth_known or is_siren(spec) or spec.with_role(Role.RECURRENT_HIDDEN):
         return ()
-    norms = reading.has_norms(spec)
     has_loss = loss is not None or batch.target is not None
     return tuple(
         replace(
@@ -117,7 +101,7 @@ def data_driven(
             kind=SchemeKind.DATA_DRIVEN,
             summary=candidate.summary,
             calibrations=(candidate.step,),
-            prior=candidate.prior_with_norms if norms else candidate.prior,
+            prior=prior(candidate.name, facts),
             batch=batch,
         )
         for candidate in _CANDIDATES

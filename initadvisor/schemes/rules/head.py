@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 
 from initadvisor.graph.spec import ModelSpec, ParamSpec
+from initadvisor.schemes.beliefs import figure
 from initadvisor.schemes.rules.fills import matrix_parts, short, whole, zeros
 from initadvisor.schemes.rules.gain import learns_from_zero
 from initadvisor.schemes.rules.reading import is_tied, is_weight, sure, weight_of_bias
 from initadvisor.schemes.rules.rule import Context, Proposal, Rule
 from initadvisor.schemes.values import Fill, Part
 from initadvisor.types import Role
-
-_SMALL_HEAD = 0.1
-"""Gain of a small head: logits of about .1, a loss within 1% of ln C, and still a gradient behind it."""
 
 _POLICY_HEAD = 0.01
 """Gain of a policy's last layer: actions start nearly uniform (Andrychowicz et al. 2021, section 3.2)."""
@@ -35,7 +33,7 @@ def _unit(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
 
 def _small(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     return Proposal(
-        matrix_parts(param, context, _SMALL_HEAD),
+        matrix_parts(param, context, figure("small_head")),
         "a small output layer: the first loss is that of no opinion, and gradients still flow",
     )
 
