@@ -46,6 +46,10 @@ class StorageError(InitAdvisorError):
     """An Optuna storage cannot be opened, or holds a study of something else."""
 
 
+_LONGEST_TYPED = 100
+"""Characters of a name that is still taken for a mistyped one."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Sentence part that suggests the known name closest to a mistyped one.
 
@@ -54,7 +58,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
         'did you mean "xavier_normal"?'
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    # Comparing takes time with the square of the length: a word nobody mistyped is not compared at all.
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5) if len(name) <= _LONGEST_TYPED else []
     if close:
         return f'did you mean "{close[0]}"?'
     shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")

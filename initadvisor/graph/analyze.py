@@ -8,25 +8,15 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
-from torch.nn.utils import parametrize
 
 from initadvisor.errors import AnalysisError, InputError
 from initadvisor.graph.capture import capture, has_lazy
+from initadvisor.graph.layers import class_name, layer_fans, layer_of, layer_parts, torch_layer
 from initadvisor.graph.opgraph import OpGraph
 from initadvisor.graph.roles import Facts, read_roles
-from initadvisor.graph.spec import ModelSpec
+from initadvisor.graph.spec import Layout, ModelSpec
 from initadvisor.training.calls import trained_batch
-
-
-def _torch_layer(path: str, owners: Mapping[str, nn.Module]) -> str:
-    """Name of the class that holds a parameter where it is torch's own, empty for a user's class of any name."""
-    holder = path.rpartition(".")[0]
-    behind, parametrized, _ = holder.rpartition("parametrizations.")
-    owner = owners[behind.rstrip(".") if parametrized else holder]
-    kind = type(owner)
-    if parametrize.is_parametrized(owner):
-        kind = kind.__mro__[1]  # torch puts a class of its own in front of a parametrized module's
-    return kind.__name__ if kind.__module__.startswith("torch.nn.") else ""
+from initadvisor.types import Role, Slice
 
 
 def parameter_facts(model: nn.Module, graph: OpGraph | None = None) -> dict[str, Facts]:
@@ -44,15 +34,29 @@ def parameter_facts(model: nn.Module, graph: OpGraph | None = None) -> dict[str,
             shape = () if graph is None else graph.values[graph.parameters[path]].shape
         else:
             shape = tuple(parameter.shape)
+        kind = class_name(type(layer_of(owners, path)[0]))
         found[path] = Facts(
             shape=shape,
             dtype=parameter.dtype,
             requires_grad=parameter.requires_grad,
             quantized=bool(getattr(parameter, "is_quantized", False)),
             module_type=type(owners[path.rpartition(".")[0]]).__name__,
-            torch_layer=_torch_layer(path, owners),
+            torch_layer=torch_layer(kind),
+            module_class=kind,
+            layout=None if lazy else _layout(owners, path),
         )
     return found
+
+
+def _layout(modules: Mapping[str, nn.Module], path: str) -> Layout | None:
+    module, name = layer_of(modules, path)
+    fans = layer_fans(module, name) if module is not None and name else None
+    if module is None or fans is None:
+        return None
+    parts = layer_parts(module, name).items()
+    roles = {r.value: r for r in Role}
+    slices = (Slice(part, dim, tuple(rows), roles.get(part, Role.UNKNOWN), own) for part, (dim, rows, own) in parts)
+    return Layout(fans, tuple(slices))
 
 
 def require_trainable(model: Any) -> nn.Module:

@@ -23,7 +23,7 @@ from initadvisor.graph.norms import read_flow
 from initadvisor.graph.opgraph import OpGraph
 from initadvisor.graph.packing import Follower
 from initadvisor.graph.residual import Ancestors, Residuals, find_residuals
-from initadvisor.graph.spec import Branch, Confidence, Coverage, CoverageGap, ModelSpec, ParamSpec
+from initadvisor.graph.spec import Branch, Confidence, Coverage, CoverageGap, Layout, ModelSpec, ParamSpec
 from initadvisor.graph.uses import Use, UseReader
 from initadvisor.types import NO_ACTIVATION, WEIGHT_ROLES, Role, Slice
 
@@ -38,6 +38,8 @@ class Facts:
         quantized: it holds codes, not numbers.
         module_type: class name of its owner.
         torch_layer: the same where that class is torch's own, else empty.
+        module_class: the same with the package it comes from.
+        layout: what the type of that layer tells.
     """
 
     shape: tuple[int, ...]
@@ -46,6 +48,8 @@ class Facts:
     quantized: bool
     module_type: str
     torch_layer: str = ""
+    module_class: str = ""
+    layout: Layout | None = None
 
 
 _RANK = {Role.UNKNOWN: 0, Role.BIAS: 1, Role.TOKEN: 2, Role.SCALAR: 2, Role.NORM_SCALE: 3, Role.NORM_SHIFT: 3}
@@ -151,6 +155,8 @@ class _Reader:
             uses=len({u.op for u in uses}),
             module_type=facts.module_type,
             torch_layer=facts.torch_layer,
+            module_class=facts.module_class,
+            layout=facts.layout,
         )
         if not uses:
             return base
@@ -212,6 +218,8 @@ class _Reader:
             uses=base.uses,
             module_type=base.module_type,
             torch_layer=base.torch_layer,
+            module_class=base.module_class,
+            layout=base.layout,
             note=use.note,
             offset=use.offset,
             heads=use.facts.heads if is_weight and use.facts is not None else None,

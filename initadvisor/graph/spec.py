@@ -30,6 +30,19 @@ class NormStyle(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """What the type of torch's own layer tells of a parameter without running anything.
+
+    Attributes:
+        fans: connection counts; of a packed tensor those of one part, of a bias those of its weight.
+        slices: the parts of a packed tensor.
+    """
+
+    fans: Fans
+    slices: tuple[Slice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ParamSpec:
     """One parameter as the executed ops use it.
 
@@ -63,6 +76,10 @@ class ParamSpec:
         module_type: class name of the owning module, for display.
         torch_layer: the same where the class is torch's own (``"Linear"`` of ``torch.nn``), which says what its
             ``reset_parameters`` draws; empty for classes of the user's, whatever they are called. Never for roles.
+        module_class: the same class with the package it comes from (``"torch.nn.modules.linear.Linear"``), which tells
+            torch's own from a class of the same name.
+        layout: what the type of its layer tells, whatever the ops show; None where the layer is not torch's own. Recipes
+            go by it, so that they mean the same with a batch and without.
         note: a remark for the report (why the confidence is low, what was assumed).
         heads: attention heads among the features the weight makes (query, key, value; of a packed weight its queries')
             or reads (output projection); None where no attention shows any.
@@ -99,6 +116,8 @@ class ParamSpec:
     note: str = ""
     offset: float = 0.0
     heads: int | None = None
+    module_class: str = ""
+    layout: Layout | None = field(default=None, compare=False)  # follows from the rest; not saved with it
 
     @property
     def numel(self) -> int:

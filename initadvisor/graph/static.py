@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from initadvisor.graph.analyze import parameter_facts
+from initadvisor.graph.layers import ATTENTION_MAPS, CONVOLUTIONS, NORMS, RECURRENT, layer_fans, layer_parts
 from initadvisor.graph.roles import fingerprint_of, protection
 from initadvisor.graph.spec import Confidence, Coverage, CoverageGap, ModelSpec, ParamSpec
-from initadvisor.graph.uses import GATE_NAMES
 from initadvisor.types import Fans, Role, Slice
-
-_NORMS = (
-    nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase, nn.LocalResponseNorm,
-)  # fmt: skip
-_CONVS = nn.modules.conv._ConvNd
-_TRANSPOSED = nn.modules.conv._ConvTransposeNd
-_ATTENTION_PARTS = (Role.QUERY, Role.KEY, Role.VALUE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,47 +33,37 @@ class _Told:
 _Telling = Iterator[tuple[str, _Told]]
 
 
-def conv_fans(module: nn.modules.conv._ConvNd) -> Fans:
-    """Fans of a convolution, transposed ones with their stride.
-
-    Example:
-        >>> f = conv_fans(nn.ConvTranspose1d(64, 16, 4, stride=2))
-        >>> f.fan_in, f.fan_out
-        (128.0, 64.0)
-    """
-    kernel, groups = math.prod(module.kernel_size), module.groups
-    inputs, outputs = module.in_channels / groups, module.out_channels / groups
-    if module.transposed:
-        return Fans(inputs * kernel / math.prod(module.stride), outputs * kernel, 1, 0, groups)
-    return Fans(inputs * kernel, outputs * kernel, 0, 1, groups)
+def _mapped(module: nn.Module, name: str, role: Role, op: str, **more: Any) -> tuple[str, _Told]:
+    """A tensor whose fans and parts its layer's type tells."""
+    slices = tuple(
+        Slice(part, dim, tuple(rows), Role(part) if role is Role.QKV else role, fans)
+        for part, (dim, rows, fans) in layer_parts(module, name).items()
+    )
+    return name, _Told(role, op, None if role is Role.BIAS else layer_fans(module, name), slices, **more)
 
 
-def _weight_and_bias(role: Role, op: str, fans: Fans) -> _Telling:
-    yield "weight", _Told(role, op, fans)
-    yield "bias", _Told(Role.BIAS, op, bias_of="weight")
+def _weight_and_bias(module: nn.Module, op: str) -> _Telling:
+    yield _mapped(module, "weight", Role.HIDDEN, op)
+    yield _mapped(module, "bias", Role.BIAS, op, bias_of="weight")
 
 
 def _conv(module: nn.Module) -> _Telling:
-    assert isinstance(module, _CONVS)
-    name = "conv_transpose" if isinstance(module, _TRANSPOSED) else "conv"
-    return _weight_and_bias(Role.HIDDEN, f"{name}{len(module.kernel_size)}d", conv_fans(module))
+    assert isinstance(module, CONVOLUTIONS)
+    name = "conv_transpose" if module.transposed else "conv"
+    return _weight_and_bias(module, f"{name}{len(module.kernel_size)}d")
 
 
 def _linear(module: nn.Module) -> _Telling:
-    assert isinstance(module, nn.Linear)
-    return _weight_and_bias(Role.HIDDEN, "linear", Fans(float(module.in_features), float(module.out_features)))
+    return _weight_and_bias(module, "linear")
 
 
 def _bilinear(module: nn.Module) -> _Telling:
-    assert isinstance(module, nn.Bilinear)
-    fans = Fans(float(module.in1_features * module.in2_features), float(module.out_features))
-    return _weight_and_bias(Role.HIDDEN, "bilinear", fans)
+    return _weight_and_bias(module, "bilinear")
 
 
 def _embedding(module: nn.Module) -> _Telling:
-    assert isinstance(module, (nn.Embedding, nn.EmbeddingBag))
     op = "embedding_bag" if isinstance(module, nn.EmbeddingBag) else "embedding"
-    yield "weight", _Told(Role.EMBEDDING, op, Fans(1.0, float(module.embedding_dim), 1, 0))
+    yield _mapped(module, "weight", Role.EMBEDDING, op)
 
 
 def _norm(module: nn.Module) -> _Telling:
@@ -92,14 +75,7 @@ def _prelu(module: nn.Module) -> _Telling:
     yield "weight", _Told(Role.ACTIVATION, "prelu")
 
 
-def _gate_slices(op: str, role: Role, fans: Fans, hidden: int) -> tuple[Slice, ...]:
-    names = GATE_NAMES.get(f"{op}_layer", ())
-    return tuple(Slice(n, 0, ((i * hidden, (i + 1) * hidden),), role, fans) for i, n in enumerate(names))
-
-
 def _recurrent(module: nn.Module) -> _Telling:
-    assert isinstance(module, (nn.RNNBase, nn.RNNCellBase))
-    hidden = module.hidden_size
     kind = None
     if isinstance(module, (nn.LSTM, nn.LSTMCell)):
         kind = "lstm"
@@ -107,49 +83,34 @@ def _recurrent(module: nn.Module) -> _Telling:
         kind = "gru"
     nonlinearity = getattr(module, "nonlinearity", "tanh") if kind is None else "none"
     op = kind or f"rnn_{nonlinearity}"
-    for name, parameter in module.named_parameters(recurse=False):
+    for name, _ in module.named_parameters(recurse=False):
         stem, _, rest = name.partition("_")
         if name.startswith("weight_hr"):
-            yield name, _Told(Role.HIDDEN, op, Fans(float(parameter.shape[1]), float(parameter.shape[0])))
-            continue
-        inputs = rest.startswith("ih")
-        role = Role.RECURRENT_INPUT if inputs else Role.RECURRENT_HIDDEN
-        if stem == "weight":
-            fans = Fans(float(parameter.shape[1]), float(hidden))
-            yield name, _Told(role, op, fans, _gate_slices(op, role, fans, hidden), activation=nonlinearity)
+            yield _mapped(module, name, Role.HIDDEN, op)
+        elif stem == "weight":
+            role = Role.RECURRENT_INPUT if rest.startswith("ih") else Role.RECURRENT_HIDDEN
+            yield _mapped(module, name, role, op, activation=nonlinearity)
         else:
-            weight = f"weight_{rest}"
-            columns = float(module.get_parameter(weight).shape[1])
-            slices = _gate_slices(op, Role.BIAS, Fans(columns, float(hidden)), hidden)
-            yield name, _Told(Role.BIAS, op, slices=slices, bias_of=weight, activation=nonlinearity)
+            yield _mapped(module, name, Role.BIAS, op, bias_of=f"weight_{rest}", activation=nonlinearity)
 
 
 def _attention(module: nn.Module) -> _Telling:
-    assert isinstance(module, nn.MultiheadAttention)
-    width = module.embed_dim
-    bias_of = "in_proj_weight" if module._qkv_same_embed_dim else "q_proj_weight"
-    fans = Fans(float(width), float(width))
-    names = [r.value for r in _ATTENTION_PARTS]
-    ranges = [((i * width, (i + 1) * width),) for i in range(3)]
-    packed = tuple(Slice(n, 0, r, role, fans) for n, r, role in zip(names, ranges, _ATTENTION_PARTS, strict=True))
-    yield "in_proj_weight", _Told(Role.QKV, "linear", fans, packed)
-    for role, size in zip(_ATTENTION_PARTS, (width, module.kdim, module.vdim), strict=True):
-        yield f"{role.value[0]}_proj_weight", _Told(role, "linear", Fans(float(size), float(width)))
-    yield (
-        "in_proj_bias",
-        _Told(Role.BIAS, "linear", slices=tuple(replace(s, role=Role.BIAS) for s in packed), bias_of=bias_of),
-    )
+    yield _mapped(module, "in_proj_weight", Role.QKV, "linear")
+    for part in ATTENTION_MAPS:
+        yield _mapped(module, f"{part[0]}_proj_weight", Role(part), "linear")
+    packed = getattr(module, "in_proj_weight", None) is not None
+    yield _mapped(module, "in_proj_bias", Role.BIAS, "linear", bias_of="in_proj_weight" if packed else "q_proj_weight")
     for name in ("bias_k", "bias_v"):
         yield name, _Told(Role.TOKEN, "cat")
 
 
 _READERS: tuple[tuple[type | tuple[type, ...], Callable[[nn.Module], _Telling]], ...] = (
     (nn.Linear, _linear),
-    (_CONVS, _conv),
+    (CONVOLUTIONS, _conv),
     (nn.Bilinear, _bilinear),
     ((nn.Embedding, nn.EmbeddingBag), _embedding),
-    (_NORMS, _norm),
-    ((nn.RNNBase, nn.RNNCellBase), _recurrent),
+    (NORMS, _norm),
+    (RECURRENT, _recurrent),
     (nn.MultiheadAttention, _attention),
     (nn.PReLU, _prelu),
 )
@@ -205,6 +166,8 @@ def read_static(model: nn.Module) -> ModelSpec:
             protected=protection(facts[path]),
             module_type=facts[path].module_type,
             torch_layer=facts[path].torch_layer,
+            module_class=facts[path].module_class,
+            layout=facts[path].layout,
         )
     found = tuple(params)
     own = [p for p in found if p.protected != "frozen" and p.tied_to is None]

@@ -15,6 +15,7 @@ from initadvisor.graph.branches import Branches, after_norm, scale_of
 from initadvisor.graph.flow import Flow, Layer, read_by
 from initadvisor.graph.kinds import Kind
 from initadvisor.graph.layer_roles import LayerFacts, LayerReader
+from initadvisor.graph.layers import GATES
 from initadvisor.graph.neighbours import Neighbours
 from initadvisor.graph.opgraph import Op
 from initadvisor.graph.packing import ranges_of
@@ -25,10 +26,7 @@ from initadvisor.types import Fans, Role, Slice
 _NORM_SLOTS = {"layer_norm": 2, "batch_norm": 3, "group_norm": 2, "instance_norm": 3, "rms_norm": 2}
 """Position of the scale among a norm call's arguments; the shift follows."""
 
-GATE_NAMES = {
-    "lstm_layer": ("input_gate", "forget_gate", "cell_gate", "output_gate"),
-    "gru_layer": ("reset_gate", "update_gate", "new_gate"),
-}
+GATE_NAMES = {f"{kind}_layer": names for kind, names in GATES.items()}
 _ELEMENTWISE = Fans(1.0, 1.0, 0, 0)
 """Fans of a weight that multiplies every feature by itself."""
 

@@ -11,10 +11,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from initadvisor.errors import InitAdvisorError, RecipeError, RegistryError, nearest
 from initadvisor.initializers.registry import get as card_of
+from initadvisor.plaintext import excerpt
 from initadvisor.recipes.symbols import GAINS, SCALES
 from initadvisor.recipes.yaml import Lines
 from initadvisor.references import cite
-from initadvisor.schemes.paths import compile_glob
+from initadvisor.schemes.paths import pattern_tokens
 from initadvisor.types import Role
 
 FORMAT = 1
@@ -23,8 +24,9 @@ FORMAT = 1
 KEEP = "keep"
 """``init`` of a rule that leaves its tensors as they are."""
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_SPAN = re.compile(r"\s*(\d+)\s*:\s*(\d+)\s*")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_SPAN = re.compile(r"(\d{1,18}) ?: ?(\d{1,18})", re.ASCII)
+_DEPTH = re.compile(r"(\d{0,9}) ?(\.\.)? ?(\d{0,9})", re.ASCII)
 
 _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
@@ -164,7 +166,7 @@ def parse_spans(text: str) -> tuple[tuple[int, int], ...]:
     """
     spans = []
     for item in text.split(","):
-        found = _SPAN.fullmatch(item)
+        found = _SPAN.fullmatch(item.strip())
         if found is None or int(found[1]) >= int(found[2]):
             raise ValueError(f'"{text}" is not a list of ranges like "0:64" or "0:8,24:32"')
         spans.append((int(found[1]), int(found[2])))
@@ -205,7 +207,7 @@ class Selector(_Strict):
     @classmethod
     def _readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for pattern in value:
-            compile_glob(pattern)
+            pattern_tokens(pattern)
         return value
 
     @field_validator("depth")
@@ -238,7 +240,7 @@ def parse_depth(text: str) -> tuple[int, int | None]:
         >>> parse_depth("2..5"), parse_depth("4.."), parse_depth("3")
         ((2, 5), (4, None), (3, 3))
     """
-    found = re.fullmatch(r"\s*(\d*)\s*(\.\.)?\s*(\d*)\s*", text)
+    found = _DEPTH.fullmatch(text.strip())
     if found is None or not (found[1] or found[3]):
         raise ValueError(f'"{text}" is not a depth like "3", "2..5" or "4.."')
     if found[2] is None:
@@ -263,6 +265,12 @@ class RuleModel(FillModel):
     @classmethod
     def _short_form(cls, value: Any) -> Any:
         return {"path": value} if isinstance(value, (str, list)) else value
+
+    @model_validator(mode="after")
+    def _fills_something(self) -> Self:
+        if self.init is None and not (self.slices and all(s.init is not None for s in self.slices.values())):
+            raise ValueError("init is null; name an initializer, or keep")
+        return self
 
     @field_validator("references", mode="before")
     @classmethod
@@ -337,7 +345,7 @@ def explain(error: ValidationError, source: str, lines: Lines) -> RecipeError:
     elif first["type"] == "missing":
         message = "is required"
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return RecipeError(f"{source}:{line}: {field or 'recipe'}: {message}{more}")
+    return RecipeError(f"{source}:{line}: {excerpt(field) or 'recipe'}: {excerpt(message)}{more}")
 
 
 def _fields_at(location: tuple[Any, ...]) -> set[str]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from initadvisor.errors import RecipeError, nearest
 from initadvisor.graph.analyze import analyze
+from initadvisor.graph.layers import is_called
 from initadvisor.graph.spec import ModelSpec, ParamSpec
 from initadvisor.graph.static import read_static
-from initadvisor.recipes.document import Document
+from initadvisor.recipes.document import Document, rule_needs_analysis
 from initadvisor.recipes.model import KEEP, FansModel, RuleModel, SliceModel, parse_depth, parse_spans
 from initadvisor.recipes.symbols import gain_value
 from initadvisor.schemes.paths import matches
-from initadvisor.schemes.rules.fills import FAN_FREE, ONE_VALUE, default_fans, sliced_fans
+from initadvisor.schemes.rules.fills import FAN_FREE, ONE_VALUE, default_fans, shape_fans, sliced_fans
 from initadvisor.schemes.rules.reading import closes_branch
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.schemes.values import Assignment, Calibration, Fill, Part, SchemeKind
@@ -105,7 +107,7 @@ def _selects(rule: RuleModel, param: ParamSpec, spec: ModelSpec, names: tuple[st
         return False
     if match.role and param.role not in match.role:
         return False
-    if match.module and param.module_type.removeprefix("Parametrized") not in match.module:
+    if match.module and not any(is_called(param.module_class, wanted) for wanted in match.module):
         return False
     if len(param.shape) < match.min_dims or (match.max_dims is not None and len(param.shape) > match.max_dims):
         return False
@@ -135,20 +137,67 @@ def _fill(rule: RuleModel, part: SliceModel | None, param: ParamSpec, spec: Mode
     return Fill(str(own.init), number, tuple(sorted(args.items())))
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """How a rule sees one tensor: fans of the whole (None where nobody knows them) and the maps packed in it."""
+
+    fans: Fans | None
+    slices: tuple[Slice, ...]
+
+
+def _layout(rule: RuleModel, param: ParamSpec, spec: ModelSpec) -> _Layout:
+    """What torch's own layer tells by its type, so that a batch changes nothing; else what the ops show.
+
+    The ops decide, too, where the rule speaks of what only they can tell: such a rule is refused without a batch.
+    """
+    by_ops = _Layout(None if param.role is Role.UNKNOWN and param.fans is None else default_fans(param, spec), ())
+    if param.slices:
+        by_ops = replace(by_ops, slices=param.slices)
+    names = {name for name, own in rule.slices.items() if own.at is None}
+    if rule_needs_analysis(rule):
+        return by_ops
+    if param.layout is not None:
+        told = _Layout(param.layout.fans, tuple(_of_ops(s, param) for s in param.layout.slices))
+        return replace(told, slices=by_ops.slices) if names - {s.name for s in told.slices} else told
+    if names or _needs_fans(rule):
+        return by_ops
+    return replace(by_ops, slices=())
+
+
+def _of_ops(told: Slice, param: ParamSpec) -> Slice:
+    """A slice with the role that the ops show, where they show it."""
+    known = {(s.name, s.dim, s.ranges): s.role for s in param.slices}
+    return replace(told, role=known.get((told.name, told.dim, told.ranges), told.role))
+
+
+def _needs_fans(rule: RuleModel) -> bool:
+    """Whether some fill of the rule looks at fans that the rule does not give."""
+    fills = [rule, *rule.slices.values()] if rule.slices else [rule]
+    return rule.fans is None and any(
+        (f.init or rule.init) not in (*FAN_FREE, KEEP) and (f is rule or f.fans is None) for f in fills
+    )
+
+
 def _parts(rule: RuleModel, param: ParamSpec, spec: ModelSpec, what: str) -> tuple[Part, ...]:
-    own = _fans(rule.fans, default_fans(param, spec))
-    if rule.whole or not (param.slices or rule.slices) or (rule.init in ONE_VALUE and not rule.slices):
+    layout = _layout(rule, param, spec)
+    if layout.fans is None and _needs_fans(rule):
+        raise RecipeError(
+            f"{what}: its fans cannot be told from the layer alone; pass sample_batch, or give fans in the recipe"
+        )
+    own = _fans(rule.fans, layout.fans or shape_fans(param.shape))
+    if rule.whole or not (layout.slices or rule.slices) or (rule.init in ONE_VALUE and not rule.slices):
         if rule.slices:
             raise RecipeError(f"{what}: whole and slices exclude each other")
-        _demand_fans(rule, param, what)
         return (Part(_fill(rule, None, param, spec, what), own),)
-    known = {s.name: s for s in param.slices}
-    if rule.slices and any(s.at is not None for s in rule.slices.values()):
+    known = {s.name: s for s in layout.slices}
+    if rule.fans is not None:
+        known = {n: replace(s, fans=sliced_fans(own, param.shape, s.dim, s.size)) for n, s in known.items()}
+    if any(s.at is not None for s in rule.slices.values()):
         known = {}
         for name, model in rule.slices.items():
             if model.at is None:
                 raise RecipeError(f'{what}: slice "{name}" has no "at", though another has')
-            known[name] = _placed(name, model, param, own)
+            known[name] = _placed(name, model, param, own, what)
     for name in rule.slices:
         if name not in known:
             if not known:
@@ -164,21 +213,14 @@ def _parts(rule: RuleModel, param: ParamSpec, spec: ModelSpec, what: str) -> tup
     return tuple(parts)
 
 
-def _placed(name: str, model: SliceModel, param: ParamSpec, own: Fans) -> Slice:
+def _placed(name: str, model: SliceModel, param: ParamSpec, own: Fans, what: str) -> Slice:
     """The slice a recipe describes by its rows, with the analysis's own slice where it is the same."""
     ranges = parse_spans(str(model.at))
+    if model.dim >= len(param.shape) or ranges[-1][1] > param.shape[model.dim]:
+        raise RecipeError(f'{what}: slice "{name}" lies outside of a tensor of shape {param.shape}')
     for known in param.slices:
         if known.name == name and known.ranges == ranges and known.dim == model.dim:
             return known
     role = Role(name) if name in {r.value for r in Role} else param.role
     size = sum(stop - start for start, stop in ranges)
     return Slice(name, model.dim, ranges, role, sliced_fans(own, param.shape, model.dim, size))
-
-
-def _demand_fans(rule: RuleModel, param: ParamSpec, what: str) -> None:
-    # A layer called Linear that is not torch's: the fans are written out where it is laid out otherwise.
-    guessed = param.module_type == "Linear" and len(param.shape) == 2
-    if rule.fans is None and param.fans is None and len(param.shape) >= 2 and rule.init not in FAN_FREE and not guessed:
-        raise RecipeError(
-            f"{what}: its fans cannot be told from the layer alone; pass sample_batch, or give fans in the recipe"
-        )

@@ -1,20 +1,21 @@
 """What a generated ``init_weights`` does when it runs; its functions are copied into the generated code as they stand.
 
-Hence nothing here may import anything but torch and the standard library. The layouts repeat, for torch's own layers,
-what :mod:`initadvisor.graph.static` reads; a test holds the two together to the bit.
+What they use of this package is copied with them, so that a path, a layer's fans or a class name mean there what they
+mean here. It must need torch and the standard library alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from initadvisor.graph.layers import class_name, is_called, layer_fans, layer_of, layer_parts
+from initadvisor.schemes.paths import matches
+from initadvisor.schemes.rules.fills import FAN_FREE
 from initadvisor.types import Fans
 
 
@@ -26,19 +27,6 @@ def stream(seed: int, path: str, part: str) -> torch.Generator:
 
 def select(model: nn.Module, patterns: list[str], exclude: list[str]) -> list[str]:
     """First names of the trainable parameters that fit a pattern under any of their names."""
-
-    def fits(pattern: str, path: str) -> bool:
-        regex = ""
-        for token in re.split(r"(\*\*|\*|\?|\{[^{}]*\})", pattern):
-            span = re.fullmatch(r"\{(\d+)\.\.(\d+)\}", token)
-            if span:
-                regex += "(?:" + "|".join(str(n) for n in range(int(span[1]), int(span[2]) + 1)) + ")"
-            elif token.startswith("{"):
-                regex += "(?:" + "|".join(re.escape(item.strip()) for item in token[1:-1].split(",")) + ")"
-            else:
-                regex += {"**": ".*", "*": "[^.]*", "?": "[^.]"}.get(token, re.escape(token))
-        return re.fullmatch(regex, path) is not None
-
     names: dict[int, list[str]] = {}
     for path, param in model.named_parameters(remove_duplicate=False):
         if param.requires_grad and not getattr(param, "_no_reinit", False):
@@ -46,31 +34,9 @@ def select(model: nn.Module, patterns: list[str], exclude: list[str]) -> list[st
     return [
         every[0]
         for every in names.values()
-        if any(fits(p, n) for p in patterns for n in every) and not any(fits(p, n) for p in exclude for n in every)
+        if any(matches(p, n) for p in patterns for n in every)
+        and not any(matches(p, n) for p in exclude for n in every)
     ]
-
-
-def where(model: nn.Module, path: str) -> tuple[torch.Tensor, nn.Module, str]:
-    """A parameter, the module that owns it and its name there."""
-    owner, _, name = path.rpartition(".")
-    module = model.get_submodule(owner)
-    return getattr(module, name), module, name
-
-
-def layer_fans(module: nn.Module, name: str, shape: tuple[int, ...]) -> Fans:
-    """Connection counts of a parameter by the torch layer that owns it; a bias has those of its weight."""
-    weight = getattr(module, "weight", None)
-    if len(shape) < 2 and name.startswith("bias") and isinstance(weight, torch.Tensor) and weight.ndim >= 2:
-        shape = tuple(weight.shape)
-    if len(shape) < 2:
-        size = float(shape[0]) if shape else 1.0
-        return Fans(size, size, in_dim=0)
-    taps = math.prod(shape[2:])
-    groups = int(getattr(module, "groups", 1))
-    if getattr(module, "transposed", False):
-        stride: Any = module.stride
-        return Fans(shape[0] / groups * taps / math.prod(stride), float(shape[1] * taps), 1, 0, groups)
-    return Fans(float(shape[1] * taps), shape[0] * taps / groups, groups=groups)
 
 
 def part_fans(fans: Fans, shape: tuple[int, ...], dim: int, spans: list[tuple[int, int]]) -> Fans:
@@ -81,20 +47,6 @@ def part_fans(fans: Fans, shape: tuple[int, ...], dim: int, spans: list[tuple[in
     if dim == fans.in_dim:
         return Fans(fans.fan_in * share, fans.fan_out, fans.out_dim, fans.in_dim, fans.groups, fans.batch_dims)
     return fans
-
-
-def layer_parts(module: nn.Module, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Name, axis and rows of each map packed in a recurrent or attention layer of torch; empty where none is."""
-    if isinstance(module, nn.MultiheadAttention) and name.startswith("in_proj"):
-        names = ["query", "key", "value"]
-    elif isinstance(module, (nn.LSTM, nn.LSTMCell)) and "_hr" not in name:
-        names = ["input_gate", "forget_gate", "cell_gate", "output_gate"]
-    elif isinstance(module, (nn.GRU, nn.GRUCell)):
-        names = ["reset_gate", "update_gate", "new_gate"]
-    else:
-        return {}
-    size = shape[0] // len(names)
-    return {part: (0, [(k * size, (k + 1) * size)], None) for k, part in enumerate(names)}
 
 
 def plan_rule(
@@ -110,45 +62,84 @@ def plan_rule(
     max_dims: int = 99,
     fans: Fans | None = None,
     whole: bool = False,
+    override: bool = False,
     parts: dict[str, Any] | None = None,
     rows: dict[str, Any] | None = None,
+    counts: dict[str, Fans] | None = None,
 ) -> None:
-    """Note what fills the parameters that fit a pattern; a later rule replaces an earlier one.
+    """Note what fills the parameters that fit a pattern; a later rule may replace an earlier one where it says so.
 
-    ``init`` None keeps them. ``parts`` gives packed parts an initializer of their own, ``rows`` says where each lies:
-    name -> (axis, [(start, stop), ...], fans or None).
+    ``init`` None keeps them. ``parts`` gives packed parts an initializer of their own, ``counts`` their fans, ``rows``
+    says where each lies: name -> (axis, [(start, stop), ...]).
     """
+    layers = dict(model.named_modules(remove_duplicate=False))
     for path in select(model, patterns, list(exclude)):
-        param, module, name = where(model, path)
-        kind = type(module).__name__.removeprefix("Parametrized")
-        if (modules and kind not in modules) or not min_dims <= param.ndim <= max_dims:
+        param, kind = model.get_parameter(path), class_name(type(layer_of(layers, path)[0]))
+        if (modules and not any(is_called(kind, m) for m in modules)) or not min_dims <= param.ndim <= max_dims:
             continue
-        own = fans if fans is not None else layer_fans(module, name, tuple(param.shape))
-        places = {} if whole else dict(rows or layer_parts(module, name, tuple(param.shape)))
+        if path in plan and not override:
+            raise ValueError(f"{path} is filled by two rules; the later one does not say that it overrides")
+        if init is None and not parts:
+            plan[path] = None
+            continue
+        layer, name = layer_of(layers, path)
+        told = layer_fans(layer, name) if layer is not None else None
+        packed = layer_parts(layer, name) if layer is not None else {}
+        own = fans if fans is not None else told
         drawn = []
-        for part, (dim, spans, part_fan) in places.items():
-            counts = part_fan if part_fan is not None else part_fans(own, tuple(param.shape), dim, spans)
-            drawn.append((part, dim, spans, (parts or {}).get(part, init), counts))
-        plan[path] = None if init is None and not parts else (init, seed, path, param, own, drawn)
+        places = {} if whole else rows or {part: place[:2] for part, place in packed.items()}
+        for part, (dim, spans) in places.items():
+            part_counts = (counts or {}).get(part)
+            if part_counts is None and rows is None and fans is None:
+                part_counts = packed[part][2]
+            if part_counts is None and own is not None:
+                part_counts = part_fans(own, tuple(param.shape), dim, spans)
+            drawn.append((part, dim, spans, (parts or {}).get(part, init), part_counts))
+        known = {piece[0] for piece in drawn}
+        for part in {**(parts or {}), **(counts or {})}:
+            if part not in known:
+                raise ValueError(f"{path}: which rows are {part} cannot be told; generate the code with a batch")
+        plan[path] = (init, seed, path, param, own, drawn)
+
+
+def fill(
+    init: Callable[..., torch.Tensor] | None,
+    shape: tuple[int, ...],
+    fans: Fans | None,
+    path: str,
+    generator: torch.Generator,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """One call of an initializer; fans that nobody knows may be missing only where it does not look at them."""
+    if init is None:
+        raise ValueError(f"{path}: a packed tensor is kept or filled as a whole")
+    function: Any = getattr(init, "func", init)
+    if fans is None and function.__name__ not in FAN_FREE:
+        raise ValueError(f"{path}: its fans cannot be told from the layer alone; generate the code with a batch")
+    return init(shape, fans or Fans(1.0, 1.0), generator=generator, dtype=dtype)
 
 
 def draw(
-    init: Callable[..., torch.Tensor],
+    init: Callable[..., torch.Tensor] | None,
     seed: int,
     path: str,
     param: torch.Tensor,
-    fans: Fans,
-    parts: list[tuple[str, int, list[tuple[int, int]], Callable[..., torch.Tensor], Fans]],
+    fans: Fans | None,
+    parts: list[tuple[str, int, list[tuple[int, int]], Any, Fans | None]],
 ) -> torch.Tensor:
     """The value of one tensor: drawn whole, or part by part and laid into its rows."""
     shape, dtype = tuple(param.shape), param.dtype
     if not parts:
-        return init(shape, fans, generator=stream(seed, path, ""), dtype=dtype)
+        return fill(init, shape, fans, path, stream(seed, path, ""), dtype)
+    rows = sorted(span for _, _, spans, _, _ in parts for span in spans)
+    dims = {dim for _, dim, _, _, _ in parts}
+    edges = [0, *(stop for _, stop in rows)]
+    if len(dims) > 1 or edges[:-1] != [start for start, _ in rows] or edges[-1] != shape[min(dims)]:
+        raise ValueError(f"{path} {shape}: its parts do not cover it row by row")
     value = torch.empty(shape, dtype=dtype)
     for name, dim, spans, part_init, counts in parts:
         size = sum(stop - start for start, stop in spans)
-        part_shape = (*shape[:dim], size, *shape[dim + 1 :])
-        piece = part_init(part_shape, counts, generator=stream(seed, path, name), dtype=dtype)
+        piece = fill(part_init, (*shape[:dim], size, *shape[dim + 1 :]), counts, path, stream(seed, path, name), dtype)
         offset = 0
         for start, stop in spans:
             value.narrow(dim, start, stop - start).copy_(piece.narrow(dim, offset, stop - start))
@@ -158,20 +149,27 @@ def draw(
 
 def write_plan(model: nn.Module, plan: dict[str, Any]) -> None:
     """Draw and write what was planned; every trainable parameter must have been spoken for."""
-    written = set()
+    layers = dict(model.named_modules(remove_duplicate=False))
+    written, kept = set(), False
     for path in select(model, ["**"], []):
         if path not in plan:
             raise ValueError(f"no rule fills {path}")
         if plan[path] is None:
+            kept = True
             continue
+        home, _, name = path.rpartition(".")
+        module = layers[home]
+        if layer_of(layers, path)[1] != name:
+            raise ValueError(f"{path} is recomputed in the forward pass; use recipe.apply, which knows how to set it")
         value = draw(*plan[path])
-        param, module, _ = where(model, path)
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.padding_idx is not None:
             value[module.padding_idx] = 0
+        param = model.get_parameter(path)
         param.copy_(value)
         written.add(id(param))
+    kept = kept or any(id(p) not in written for p in model.parameters())
     for module in model.modules():
         own = [id(p) for p in module.parameters(recurse=False)]
         reset: Any = getattr(module, "reset_running_stats", None)
-        if reset is not None and own and written.issuperset(own):
+        if reset is not None and (written.issuperset(own) if own else not kept):
             reset()

@@ -14,25 +14,10 @@ from initadvisor.recipes.document import Document
 from initadvisor.recipes.model import KEEP, CalibrationModel, FansModel, Provenance, RuleModel, Selector, SliceModel
 from initadvisor.recipes.yaml import block, flow, number, scalar, text_field
 from initadvisor.schemes.paths import fold, skeleton
-from initadvisor.schemes.rules.fills import FAN_FREE, ONE_VALUE, default_fans, shape_fans, sliced_fans
+from initadvisor.schemes.rules.fills import FAN_FREE, ONE_VALUE, default_fans, sliced_fans
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.schemes.values import Assignment, Part, SchemeKind
 from initadvisor.types import Fans
-
-_GATED_LAYERS = frozenset({"LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell", "MultiheadAttention"})
-"""Layers whose class tells how their tensors are packed; of any other the rows are written into the recipe."""
-
-_PLAIN_LAYERS = frozenset(
-    {
-        "Linear",
-        "NonDynamicallyQuantizableLinear",
-        "Bilinear",
-        "Embedding",
-        "EmbeddingBag",
-        *(f"Conv{t}{n}d" for t in ("", "Transpose") for n in (1, 2, 3)),
-    }
-)
-"""Layers whose class tells their fans; of any other the fans are written into the recipe where a fill needs them."""
 
 
 def _fans_model(fans: Fans) -> FansModel:
@@ -46,30 +31,11 @@ def _fans_model(fans: Fans) -> FansModel:
     return FansModel.model_validate({**data, "batch_dims": fans.batch_dims})
 
 
-def _told_by_layer(param: ParamSpec, layers: frozenset[str]) -> bool:
-    """Whether the class of the layer that owns a tensor tells how it lies.
-
-    Other libraries have a ``Linear`` too: it is taken for torch's where it is laid out alike.
-    """
-    kind = param.module_type.removeprefix("Parametrized")
-    if kind == "Linear" and param.fans is not None and not param.slices:
-        return "Linear" in layers and param.fans == shape_fans(param.shape)
-    return kind in layers
-
-
-def _own_fans(param: ParamSpec, spec: ModelSpec, part: Part, expected: Fans, *, told: bool) -> FansModel | None:
-    """The fans a rule must state: those the reader could not work out by itself."""
-    if part.fill.initializer in FAN_FREE or (told and part.fans == expected):
+def _stated_fans(part: Part, told: Fans | None) -> FansModel | None:
+    """The fans a rule must state: those that its reader would not work out by itself."""
+    if part.fill.initializer in FAN_FREE or part.fans == told:
         return None
-    if (
-        part.fans == expected
-        and len(param.shape) < 2
-        and (param.bias_of is None or _told_by_layer(param, _PLAIN_LAYERS))
-    ):
-        return None
-    if part.fans.fan_in <= 0 or part.fans.fan_out <= 0:
-        return None
-    return _fans_model(part.fans)
+    return _fans_model(part.fans) if part.fans.fan_in > 0 and part.fans.fan_out > 0 else None
 
 
 def _spans(ranges: Iterable[tuple[int, int]]) -> str:
@@ -86,47 +52,52 @@ def _fill_fields(part: Part) -> dict[str, Any]:
 
 
 def _body(param: ParamSpec, spec: ModelSpec, assignment: Assignment) -> dict[str, Any]:
-    """Everything a rule says about one parameter but its match and reason."""
+    """Everything a rule says about one parameter but its match and reason.
+
+    What torch's own layer tells by its type is left out, for any reader can work it out; all else is written down.
+    """
     if not assignment.parts:
         return {"init": KEEP}
-    first = assignment.parts[0]
+    layout, first = param.layout, assignment.parts[0]
     if first.slice is None:
         fields = _fill_fields(first)
-        told = _told_by_layer(param, _PLAIN_LAYERS | _GATED_LAYERS)
-        fans = _own_fans(param, spec, first, default_fans(param, spec), told=told)
+        fans = _stated_fans(first, layout.fans if layout is not None else None)
         if fans is not None:
             fields["fans"] = fans
-        if param.slices and first.fill.initializer not in ONE_VALUE:
+        if ((layout is not None and layout.slices) or param.slices) and first.fill.initializer not in ONE_VALUE:
             fields["whole"] = True
         return fields
     common, _ = Counter(json.dumps(_fill_fields(p), sort_keys=True) for p in assignment.parts).most_common(1)[0]
     fields = dict(json.loads(common))
-    told = _told_by_layer(param, _GATED_LAYERS)
+    told = {(s.name, s.dim, s.ranges): s.fans for s in layout.slices} if layout is not None else {}
+    pieces = [p.slice for p in assignment.parts if p.slice is not None]
+    if len(pieces) != len(assignment.parts):
+        raise RecipeError(f"{param.path}: a fill of the whole stands among fills of slices")
+    by_layer = {(s.name, s.dim, s.ranges) for s in pieces} == set(told)
+    whole = default_fans(param, spec)
     slices = {}
-    for part in assignment.parts:
+    for part, piece in zip(assignment.parts, pieces, strict=True):
         own: dict[str, Any] = {}
         if _fill_fields(part) != fields:
             own.update(_fill_fields(part))
-        piece = part.slice
-        if piece is None:
-            raise RecipeError(f"{param.path}: a fill of the whole stands among fills of slices")
-        if not told:
+        if by_layer:
+            expected = told[piece.name, piece.dim, piece.ranges]
+        else:
             own["at"] = _spans(piece.ranges)
             if piece.dim:
                 own["dim"] = piece.dim
-        expected = piece.fans if told else sliced_fans(default_fans(param, spec), param.shape, piece.dim, piece.size)
-        if part.fans != expected and part.fill.initializer not in FAN_FREE:
-            own["fans"] = _fans_model(part.fans)
+            expected = sliced_fans(whole, param.shape, piece.dim, piece.size)
+        fans = _stated_fans(part, expected)
+        if fans is not None:
+            own["fans"] = fans
         if own:
             slices[piece.name] = own
     if slices:
         fields["slices"] = {name: SliceModel.model_validate(own) for name, own in slices.items()}
-    if (
-        not told
-        and not _told_by_layer(param, _PLAIN_LAYERS)
-        and any(p.fill.initializer not in FAN_FREE for p in assignment.parts)
-    ):
-        fields["fans"] = _fans_model(default_fans(param, spec))
+    if not by_layer and (layout is None or layout.fans != whole):
+        shown = any(p.fill.initializer not in FAN_FREE for p in assignment.parts)
+        if shown and whole.fan_in > 0 and whole.fan_out > 0:
+            fields["fans"] = _fans_model(whole)
     return fields
 
 

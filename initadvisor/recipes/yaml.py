@@ -6,11 +6,12 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
 from initadvisor.errors import RecipeError
+from initadvisor.plaintext import excerpt, unprintable
 
 _WIDTH = 110
 """Columns of a written recipe before text is folded."""
@@ -20,32 +21,96 @@ _PLAIN = re.compile(r"[A-Za-z_][\w ./√σ·+\-−×^()']*")
 
 _RESERVED = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n", "nan", "inf"})
 
-_LARGEST_FILE = 8 * 2**20
-"""Bytes; a recipe of every tensor of a large model is a hundredth of this."""
+_LARGEST_FILE = 2 * 2**20
+"""Bytes; a recipe of every tensor of a large model is a twentieth of this."""
+
+_DEEPEST = 12
+"""Levels of nesting; a recipe has seven (rules, rule, slices, slice, fans, batch_dims, number)."""
+
+_LONGEST_NUMBER = 40
+"""Characters of a number; seventeen digits tell a double, and longer integers are quadratic work to read."""
+
+_MEANINGS = ("null", "bool", "int", "float")
+"""Readings of an unquoted word other than text. YAML's dates, sets and base-60 numbers (``1:30``) stay text."""
 
 Lines = dict[tuple[str | int, ...], int]
 
 
+class _Loader(yaml.SafeLoader):
+    """Composes plain data, and refuses what costs more than the file is long, while it is being scanned."""
+
+    source = ""
+
+    def _refuse(self, mark: Any, why: str) -> NoReturn:
+        raise RecipeError(f"{self.source}:{mark.line + 1}: {why}")
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:  # noqa: N803 - the library's name
+        """Count what ``[`` and ``{`` nest."""
+        if self.flow_level >= _DEEPEST:
+            self._refuse(self.get_mark(), f"nested more than {_DEEPEST} levels deep; a recipe needs no such nesting")
+        super().fetch_flow_collection_start(TokenClass)
+
+    def add_indent(self, column: int) -> bool:
+        """Count what indentation nests."""
+        if len(self.indents) > _DEEPEST:
+            self._refuse(self.get_mark(), f"nested more than {_DEEPEST} levels deep; a recipe needs no such nesting")
+        return bool(super().add_indent(column))
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse what is not plain data."""
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            self._refuse(event.start_mark, "anchors and aliases are not part of a recipe")
+        if getattr(event, "tag", None) is not None:
+            self._refuse(event.start_mark, f"tags ({excerpt(event.tag)}) are not part of a recipe")
+        return super().compose_node(parent, index)
+
+
 def _construct(node: yaml.Node, where: tuple[str | int, ...], lines: Lines, source: str) -> Any:
     """Plain Python values of a composed node; notes the line of each and refuses duplicate keys."""
-    lines[where] = node.start_mark.line + 1
+    line = node.start_mark.line + 1
+    lines[where] = line
     if isinstance(node, yaml.MappingNode):
         table: dict[str, Any] = {}
         for key_node, value_node in node.value:
+            key_line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
-                raise RecipeError(f"{source}:{key_node.start_mark.line + 1}: a key must be plain text")
-            key = str(key_node.value)
+                raise RecipeError(f"{source}:{key_line}: a key must be plain text")
+            key = _text(str(key_node.value), f"{source}:{key_line}")
             if key in table:
-                raise RecipeError(f'{source}:{key_node.start_mark.line + 1}: "{key}" is given twice')
+                raise RecipeError(f'{source}:{key_line}: "{excerpt(key)}" is given twice')
             table[key] = _construct(value_node, (*where, key), lines, source)
-            lines[(*where, key)] = key_node.start_mark.line + 1
+            lines[(*where, key)] = key_line
         return table
     if isinstance(node, yaml.SequenceNode):
         return [_construct(item, (*where, i), lines, source) for i, item in enumerate(node.value)]
+    return _scalar(node, f"{source}:{line}")
+
+
+def _scalar(node: yaml.Node, where: str) -> Any:
+    """The value of one word: a number, true or false, nothing, or text."""
+    text = _text(str(node.value), where)
+    meaning = str(node.tag).rpartition(":")[2]
+    if meaning not in _MEANINGS or ":" in text:
+        return text
+    if len(text) > _LONGEST_NUMBER:
+        raise RecipeError(f"{where}: a number of {len(text)} characters; at most {_LONGEST_NUMBER} are read")
     try:
         return yaml.SafeLoader("").construct_object(node)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{source}:{node.start_mark.line + 1}: {_one_line(error)}") from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # 0b_, 1e999999
+        raise RecipeError(f"{where}: {excerpt(text)} is not a number: {_one_line(error)}") from error
+
+
+def _text(text: str, where: str) -> str:
+    """Text that can be shown anywhere as it is: no terminal commands, no hidden direction changes, no half characters.
+
+    Raises:
+        RecipeError: it holds such a character.
+    """
+    bad = unprintable(text)
+    if bad:
+        raise RecipeError(f"{where}: holds the control character U+{ord(bad):04X}; write plain text")
+    return text
 
 
 def _at(mark: Any) -> str:
@@ -57,9 +122,10 @@ def _one_line(error: Exception) -> str:
 
 
 def parse(text: str, source: str) -> tuple[dict[str, Any], Lines]:
-    r"""Values of a recipe's text and the line of every field.
+    r"""Values of a recipe's text and the line of every field, in time that grows with the text and nothing else.
 
-    Only plain data is read: tags that would build Python objects, anchors and duplicate keys are refused.
+    Only plain data is read: tags, anchors, duplicate keys, deep nesting, endless numbers and control characters are
+    refused.
 
     Args:
         text: YAML.
@@ -73,16 +139,13 @@ def parse(text: str, source: str) -> tuple[dict[str, Any], Lines]:
         3
     """
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise RecipeError(f"{source}{_at(event.start_mark)}: anchors and aliases are not part of a recipe")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = _Loader(text)
+        loader.source = source
+        node = loader.get_single_node()
     except yaml.YAMLError as error:
         raise RecipeError(
-            f"{source}{_at(getattr(error, 'problem_mark', None))}: not valid YAML: {_one_line(error)}"
+            f"{source}{_at(getattr(error, 'problem_mark', None))}: not valid YAML: {excerpt(_one_line(error))}"
         ) from error
-    except RecursionError as error:
-        raise RecipeError(f"{source}: nested too deeply") from error
     if not isinstance(node, yaml.MappingNode):
         raise RecipeError(f'{source}: a recipe is a mapping with "format", "name" and "rules"')
     lines: Lines = {}
@@ -134,8 +197,8 @@ def scalar(value: Any) -> str:
         >>> scalar("blocks.*.weight"), scalar("plain text"), scalar("0:64")
         ('blocks.*.weight', 'plain text', '"0:64"')
     """
-    if isinstance(value, bool):
-        return "true" if value else "false"
+    if isinstance(value, bool) or value is None:
+        return "null" if value is None else str(value).lower()
     if isinstance(value, (int, float)):
         return number(value)
     text = str(value)
@@ -143,7 +206,13 @@ def scalar(value: Any) -> str:
     safe = plain and not text.startswith("*") and text == text.strip() and ", " not in text
     if safe and text.lower() not in _RESERVED:
         return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    return _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    """Text in double quotes; what is not printable is escaped, so that it reads back as the same characters."""
+    escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t"}
+    return '"' + "".join(escapes.get(c) or (c if c.isprintable() else f"\\U{ord(c):08X}") for c in text) + '"'
 
 
 def flow(value: Any) -> str:
@@ -158,14 +227,14 @@ def flow(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ", ".join(flow(v) for v in value) + "]"
     if isinstance(value, str) and any(c in value for c in ",[]{}*"):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return _quoted(value)
     return scalar(value)
 
 
 def text_field(key: str, value: str, indent: str) -> list[str]:
     """A sentence as a field: on its line where it fits, folded where it does not."""
     line = f"{indent}{key}: {scalar(value)}"
-    if len(line) <= _WIDTH or "\n" in value or "  " in value:
+    if len(line) <= _WIDTH or not value.isprintable() or "  " in value or value != value.strip():
         return [line]
     lines, current = [f"{indent}{key}: >-"], ""
     for word in value.split(" "):

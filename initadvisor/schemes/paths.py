@@ -1,72 +1,107 @@
 """Path patterns: which parameters a recipe or a protection speaks for, and the way back to patterns.
 
 A pattern is a dotted path in which ``*`` stands for one name (or part of it), ``**`` for any number of names,
-``{0..5}`` for a range of numbers and ``{a,b}`` for a choice.
+``{0..5}`` for a range of numbers and ``{a,b}`` for a choice. Matching takes time in proportion to the pattern times the
+path whatever the pattern is: patterns come from files of strangers, and a backtracking matcher can be hung by thirty
+characters. These functions are also copied into generated code, so they need the standard library alone.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from typing import Any
 
 _TOKEN = re.compile(r"(\*\*|\*|\?|\{[^{}]*\})")
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_LONGEST_RANGE = 100_000
-"""Numbers a ``{a..b}`` may span: more layers than any model has, and a bound on what an untrusted file can ask for."""
+_RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}", re.ASCII)
+
+_LONGEST_PATTERN = 1000
+"""Characters: several times the longest path of any model, and a bound on what an untrusted file can ask for."""
 
 _MOST_CHOICES = 4
 """Layers listed one by one in a pattern (``{0,3,7}``) before every path gets a line of its own."""
 
 
-@lru_cache(maxsize=4096)
-def compile_glob(pattern: str) -> re.Pattern[str]:
-    """The regular expression of a path pattern.
+@functools.lru_cache(maxsize=4096)
+def pattern_tokens(pattern: str) -> tuple[tuple[str, Any], ...]:
+    """A pattern's pieces, each with its kind: text, one, name, any, range or choice.
 
     Raises:
-        ValueError: a range that runs backwards or too far.
+        ValueError: a range that runs backwards, or a pattern longer than any path.
 
     Example:
-        >>> bool(compile_glob("blocks.*.fc.weight").fullmatch("blocks.3.fc.weight"))
-        True
-        >>> bool(compile_glob("*.weight").fullmatch("blocks.3.weight"))
-        False
-        >>> bool(compile_glob("net.{0..2}.bias").fullmatch("net.3.bias"))
-        False
+        >>> pattern_tokens("net.{0..2}.*")
+        (('text', 'net.'), ('range', (0, 2)), ('text', '.'), ('name', None))
     """
-    pieces = []
-    for token in _TOKEN.split(pattern):
-        if token == "**":
-            pieces.append(".*")
-        elif token == "*":
-            pieces.append("[^.]*")
-        elif token == "?":
-            pieces.append("[^.]")
+    if len(pattern) > _LONGEST_PATTERN:
+        raise ValueError(f"a pattern of {len(pattern)} characters; no path is longer than {_LONGEST_PATTERN}")
+    wild = {"**": "any", "*": "name", "?": "one"}
+    found: list[tuple[str, Any]] = []
+    for token in filter(None, _TOKEN.split(pattern)):
+        span = _RANGE.fullmatch(token)
+        if token in wild:
+            found.append((wild[token], None))
+        elif span is not None:
+            if int(span[1]) > int(span[2]):
+                raise ValueError(f"the range {token} runs backwards")
+            found.append(("range", (int(span[1]), int(span[2]))))
         elif token.startswith("{") and token.endswith("}"):
-            pieces.append(_choice(token))
+            found.append(("choice", tuple(item.strip() for item in token[1:-1].split(","))))
         else:
-            pieces.append(re.escape(token))
-    return re.compile("".join(pieces))
-
-
-def _choice(token: str) -> str:
-    span = _RANGE.fullmatch(token)
-    if span is None:
-        return "(?:" + "|".join(re.escape(item.strip()) for item in token[1:-1].split(",")) + ")"
-    first, last = int(span[1]), int(span[2])
-    if not first <= last <= first + _LONGEST_RANGE:
-        raise ValueError(f"the range {token} runs backwards or spans more than {_LONGEST_RANGE} numbers")
-    return "(?:" + "|".join(str(n) for n in range(first, last + 1)) + ")"
+            found.append(("text", token))
+    return tuple(found)
 
 
 def matches(pattern: str, path: str) -> bool:
     """Whether a path fits a pattern as a whole.
 
+    All places of the path that the pattern can have reached are followed at once, so nothing is tried twice.
+
     Example:
-        >>> matches("**.bias", "a.b.bias"), matches("**", "anything.at.all")
-        (True, True)
+        >>> matches("**.bias", "a.b.bias"), matches("**", "anything.at.all"), matches("*.weight", "a.b.weight")
+        (True, True, False)
+        >>> matches("net.{0..2}.bias", "net.3.bias"), matches("blocks.*.fc.weight", "blocks.3.fc.weight")
+        (False, True)
     """
-    return compile_glob(pattern).fullmatch(path) is not None
+    reached = {0}
+    for kind, value in pattern_tokens(pattern):
+        reached = _advance(kind, value, path, reached)
+        if not reached:
+            return False
+    return len(path) in reached
+
+
+def _advance(kind: str, value: Any, path: str, reached: set[int]) -> set[int]:
+    """Places of ``path`` where one piece of a pattern can end that begins at one of ``reached``."""
+    if kind == "text":
+        return {at + len(value) for at in reached if path.startswith(value, at)}
+    if kind == "any":
+        return set(range(min(reached), len(path) + 1))
+    if kind == "one":
+        return {at + 1 for at in reached if path[at : at + 1] not in ("", ".")}
+    if kind == "choice":
+        return {at + len(item) for item in value for at in reached if path.startswith(item, at)}
+    ends: set[int] = set()
+    for at in sorted(reached):
+        if kind == "range":
+            ends.update(_number_ends(path, at, *value))
+        elif at not in ends:  # else an earlier start has covered this name already
+            stop = path.find(".", at)
+            ends.update(range(at, (stop if stop >= 0 else len(path)) + 1))
+    return ends
+
+
+def _number_ends(path: str, at: int, low: int, high: int) -> list[int]:
+    """Where a whole number of ``low`` to ``high``, written without leading zeros, can end that begins at ``at``."""
+    ends = []
+    for end in range(at + 1, min(at + len(str(high)), len(path)) + 1):
+        digits = path[at:end]
+        if not (digits.isascii() and digits.isdigit()) or (digits[0] == "0" and end > at + 1):
+            break
+        if low <= int(digits) <= high:
+            ends.append(end)
+    return ends
 
 
 def _numbers(path: str) -> tuple[tuple[str, ...], tuple[int, ...]]:

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "initadvisor"
 # the loss calls it; `training/engine` runs trainings of schemes, so it stands above them.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("types", "references", "guard", "streams"),
+    ("types", "references", "guard", "streams", "plaintext", "files"),
     ("training",),
     ("graph", "initializers"),
     ("schemes",),

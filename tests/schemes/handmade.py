@@ -19,12 +19,14 @@ def weight(path: str, shape: tuple[int, ...], role: Role = Role.HIDDEN, **more) 
     more.setdefault("op", "linear" if len(shape) == 2 else "conv2d")
     more.setdefault("module_type", "Linear" if len(shape) == 2 else "Conv2d")
     more.setdefault("torch_layer", more["module_type"])
+    more.setdefault("module_class", f"torch.nn.{more['module_type']}")
     return ParamSpec(path, shape, torch.float32, role, fans.fan_in, fans.fan_out, fans=fans, **more)
 
 
 def bias(path: str, size: int, of: str | None = None, **more) -> ParamSpec:
     more.setdefault("module_type", "Linear")
     more.setdefault("torch_layer", more["module_type"])
+    more.setdefault("module_class", f"torch.nn.{more['module_type']}")
     return ParamSpec(path, (size,), torch.float32, Role.BIAS, bias_of=of, **more)
 
 

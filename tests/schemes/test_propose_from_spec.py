@@ -19,7 +19,7 @@ from initadvisor.graph.analyze import analyze
 from initadvisor.graph.spec import Branch, ParamSpec
 from initadvisor.references import cite
 from initadvisor.schemes.distinct import distinct, same_effect
-from initadvisor.schemes.paths import compile_glob, fold, matches
+from initadvisor.schemes.paths import fold, matches, pattern_tokens
 from initadvisor.schemes.propose import MOST_CANDIDATES, propose_from_spec
 from initadvisor.schemes.protect import looks_trained, protect_spec
 from initadvisor.schemes.scheme import Scheme
@@ -215,7 +215,7 @@ def test_patterns():
     assert matches("l.{q,k}.w", "l.k.w")
     assert not matches("a.w", "axw")
     with pytest.raises(ValueError, match="backwards"):
-        compile_glob("a.{9..0}")
+        pattern_tokens("a.{9..0}")
 
 
 def test_current_equals_no_scheme_not_even_a_copy_of_itself():
