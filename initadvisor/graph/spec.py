@@ -78,8 +78,8 @@ class ParamSpec:
             ``reset_parameters`` draws; empty for classes of the user's, whatever they are called. Never for roles.
         module_class: the same class with the package it comes from (``"torch.nn.modules.linear.Linear"``), which tells
             torch's own from a class of the same name.
-        layout: what the type of its layer tells, whatever the ops show; None where the layer is not torch's own. Recipes
-            go by it, so that they mean the same with a batch and without.
+        layout: what the type of its layer tells, whatever the ops show; None where the layer is not torch's own.
+            Recipes go by it, so that they mean the same with a batch and without.
         note: a remark for the report (why the confidence is low, what was assumed).
         heads: attention heads among the features the weight makes (query, key, value; of a packed weight its queries')
             or reads (output projection); None where no attention shows any.
