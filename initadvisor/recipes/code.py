@@ -42,6 +42,8 @@ def _function(init: str) -> tuple[Callable[..., Any], dict[str, Any], float]:
 
 def _call(fill: FillModel, collector: Sources) -> str:
     """Source of a partial: the initializer with all but shape, fans and stream bound."""
+    if fill.init in (None, KEEP):
+        raise RecipeError("a packed tensor is kept or filled as a whole; give every slice an init")
     function, bound, factor = _function(str(fill.init))
     collector.add(function.__name__, function, sys.modules[function.__module__])
     collector.imports.add("from functools import partial")
@@ -53,15 +55,6 @@ def _call(fill: FillModel, collector: Sources) -> str:
 def _fans_source(given: FansModel) -> str:
     axes = f"{given.out_dim}, {given.in_dim}, {given.groups}, {given.batch_dims!r}"
     return f"Fans({given.fan_in!r}, {given.fan_out!r}, {axes})"
-
-
-def _inherit(rule: RuleModel, part: FillModel) -> FillModel:
-    """A slice with what it does not say taken from its rule."""
-    if part.init is not None:
-        return part
-    given = part.model_fields_set
-    values = {k: getattr(part if k in given else rule, k) for k in ("gain", "scale", "args")}
-    return FillModel.model_validate({"init": rule.init, **values})
 
 
 def _options(rule: RuleModel, collector: Sources) -> dict[str, str]:
@@ -82,7 +75,7 @@ def _options(rule: RuleModel, collector: Sources) -> dict[str, str]:
         options["whole"] = "True"
     if rule.override:
         options["override"] = "True"
-    special = {n: _call(_inherit(rule, s), collector) for n, s in rule.slices.items() if _differs(s)}
+    special = {n: _call(rule.filling(s), collector) for n, s in rule.slices.items() if _differs(s)}
     if special:
         options["parts"] = "{" + ", ".join(f"{n!r}: {c}" for n, c in special.items()) + "}"
     placed = {n: (s.dim, list(parse_spans(s.at))) for n, s in rule.slices.items() if s.at is not None}

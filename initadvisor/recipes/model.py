@@ -115,10 +115,19 @@ class FillModel(_Strict):
 
     @model_validator(mode="after")
     def _known_arguments(self) -> Self:
+        self.check_arguments()
+        return self
+
+    def check_arguments(self) -> None:
+        """Whether the initializer takes these arguments.
+
+        Raises:
+            ValueError: it does not, or not these values.
+        """
         if self.init in (None, KEEP):
             if self.init == KEEP and self.args:
                 raise ValueError("keep takes no args")
-            return self
+            return
         card = card_of(str(self.init))
         for name, value in self.args.items():
             if name not in card.args:
@@ -134,7 +143,6 @@ class FillModel(_Strict):
                 low, high = allowed.low, allowed.high
                 if (low is not None and value < low) or (high is not None and value > high):
                     raise ValueError(f"{card.name}: {name} is {value:g}, allowed is {low} to {high}")
-        return self
 
 
 class SliceModel(FillModel):
@@ -270,7 +278,16 @@ class RuleModel(FillModel):
     def _fills_something(self) -> Self:
         if self.init is None and not (self.slices and all(s.init is not None for s in self.slices.values())):
             raise ValueError("init is null; name an initializer, or keep")
+        for part in self.slices.values():
+            self.filling(part).check_arguments()
         return self
+
+    def filling(self, part: SliceModel | None) -> FillModel:
+        """What fills a slice: itself where it names an initializer; else the rule, but for what the slice says."""
+        own = part if part is not None and part.init is not None else self
+        given = part.model_fields_set if part is not None and own is self else frozenset()
+        values = {k: getattr(part if k in given else own, k) for k in ("gain", "scale", "args")}
+        return FillModel.model_construct(init=own.init, **values)
 
     @field_validator("references", mode="before")
     @classmethod

@@ -126,15 +126,10 @@ def _fans(given: FansModel | None, fallback: Fans) -> Fans:
 
 
 def _fill(rule: RuleModel, part: SliceModel | None, param: ParamSpec, spec: ModelSpec, what: str) -> Fill:
-    own = part if part is not None and part.init is not None else rule
+    own = rule.filling(part)
     if own.init in (None, KEEP):
         raise RecipeError(f"{what}: a packed tensor is kept or filled as a whole; give every slice an init")
-    given = part.model_fields_set if part is not None else set()
-    gain = part.gain if part is not None and ("gain" in given or part.init is not None) else rule.gain
-    scale = part.scale if part is not None and ("scale" in given or part.init is not None) else rule.scale
-    args = part.args if part is not None and ("args" in given or part.init is not None) else rule.args
-    number = gain_value(gain, scale, param, spec)
-    return Fill(str(own.init), number, tuple(sorted(args.items())))
+    return Fill(str(own.init), gain_value(own.gain, own.scale, param, spec), tuple(sorted(own.args.items())))
 
 
 @dataclass(frozen=True)
