@@ -30,6 +30,9 @@ ASHA_REDUCTION = 4
 HYPERBAND_REDUCTION = 3
 """As in the paper (Li et al. 2018) and in Optuna."""
 
+HYPERBAND_TRIALS = 6
+"""Trials of full length that a budget pays: one that pays a single one would compare nothing."""
+
 WORST = 1e9
 """What a search is told of a training without a finite loss."""
 
@@ -63,7 +66,9 @@ def screening_row(arm: Arm, step: int, *, warm: bool) -> Row:
     return arm.constant if not warm and arm.constant is not None and step <= SCREENING_STEPS else arm.first
 
 
-def halving(view: View, budget: int, *, first: int = FIRST_RUNG, growth: int = 2, warm: bool = False) -> list[Arm]:
+def halving(
+    view: View, budget: int, *, first: int = FIRST_RUNG, growth: int = 2, keep: float = 0.5, warm: bool = False
+) -> list[Arm]:
     """Successive halving from ``first`` steps on; the two that are left run on until the money is spent.
 
     Args:
@@ -71,6 +76,7 @@ def halving(view: View, budget: int, *, first: int = FIRST_RUNG, growth: int = 2
         budget: optimizer steps in all.
         first: steps of the first rung.
         growth: how much farther each rung goes than the one before.
+        keep: share of the arms that goes on.
         warm: every rung trains as the user does; else rungs leave the warm-up out while that is on record, and what
             goes on afterwards starts again from its first step.
     """
@@ -89,7 +95,7 @@ def halving(view: View, budget: int, *, first: int = FIRST_RUNG, growth: int = 2
         leaders = alive[:1]
         if step == view.task.steps:
             return leaders
-        alive = alive[: max(2, math.ceil(len(alive) / 2))]
+        alive = alive[: max(2, math.ceil(keep * len(alive)))]
         before, step = step, min(growth * step, view.task.steps)
 
 
@@ -168,28 +174,31 @@ def _next_job(
 
 
 def tpe_hyperband(view: View, budget: int) -> list[Arm]:
-    """Optuna's TPE over scheme and rate with Hyperband pruning."""
-    return [_until(_tpe(view, seed), view, budget) for seed in range(TPE_DRAWS)]
+    """Optuna's TPE over scheme and rate with Hyperband pruning; its longest trials are as long as the budget allows."""
+    if budget < HYPERBAND_TRIALS * FIRST_RUNG:
+        return default(view, budget)
+    return [_until(_tpe(view, budget, seed), view, budget) for seed in range(TPE_DRAWS)]
 
 
 @cache
-def _tpe(view: View, seed: int) -> Trace:
+def _tpe(view: View, budget: int, seed: int) -> Trace:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     arms = {(a.scheme, a.lr): a for a in view.arms}
     names = list(dict.fromkeys(a.scheme for a in view.arms))
-    steps = view.task.steps
+    longest = min(view.task.steps, budget // HYPERBAND_TRIALS)
+    shortest = max(FIRST_RUNG, longest // HYPERBAND_REDUCTION**3)
     pruner = optuna.pruners.HyperbandPruner(
-        min_resource=FIRST_RUNG, max_resource=steps, reduction_factor=HYPERBAND_REDUCTION
+        min_resource=shortest, max_resource=longest, reduction_factor=HYPERBAND_REDUCTION
     )
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed), pruner=pruner, study_name="replay")
     best, spent, trace = math.inf, 0, []
-    while spent < MOST * steps:
+    while spent < budget:
         trial = study.ask()
         arm = arms[trial.suggest_categorical("scheme", names), trial.suggest_categorical("lr", list(view.rates))]
         state, value, step = optuna.trial.TrialState.COMPLETE, WORST, 0
-        for step in arm.first.curve.steps[1:]:
+        for step in (s for s in arm.first.curve.steps[1:] if s <= longest):
             value = min(arm.first.until(step), WORST)
             if value < best:
                 best = value
@@ -222,3 +231,12 @@ SEARCHES: dict[str, Method] = {
     "TPE + Hyperband": tpe_hyperband,
 }
 """By the names of the report."""
+
+SHAPES: dict[str, Method] = {
+    f"from {first} steps, 1 in {round(1 / keep)} goes on, {growth} times as far": partial(
+        halving, first=first, growth=growth, keep=keep
+    )
+    for first in (10, 20, 40, 80)
+    for growth, keep in ((2, 1 / 2), (2, 1 / 3), (4, 1 / 2), (4, 1 / 4))
+}
+"""Other shapes of halving without the warm-up."""

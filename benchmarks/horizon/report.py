@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.horizon import store
 from benchmarks.horizon.advisor_runs import ALL_RATES, ONE_RATE, asked, picks
 from benchmarks.horizon.figure import draw
+from benchmarks.horizon.methods import SHAPES
 from benchmarks.horizon.pool import SCREENING_STEPS
 from benchmarks.horizon.store import RESULTS
 from benchmarks.horizon.summary import (
@@ -25,6 +26,7 @@ from benchmarks.horizon.summary import (
     of_training_loss,
     places,
     rho,
+    searched,
     spearman,
     without_warmup,
 )
@@ -225,6 +227,10 @@ def render(found: Sequence[Table], panels: dict[str, list[Line]], said: dict[str
         parts += [f"## {title[0].upper()}{title[1:]}", by_cost(both, "regret"), by_cost(both, "harm")]
         if mode == ALL_RATES:
             parts += ["Another rate of the picked scheme ends better by over 2%:", by_cost(both, "rate")]
+        parts += [
+            "Other shapes of halving, without the warm-up:",
+            by_cost(searched(views(found, mode), SHAPES), "regret"),
+        ]
     parts += [
         "## How early views rank",
         "Spearman's correlation with the end, a mean over tasks; what is seen is the best held-out loss so far, on one "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,8 +73,14 @@ def costs_by_rate(view: View, arm: Arm) -> bool:
 
 def lines(views: Sequence[View]) -> list[Line]:
     """Every method at every cost."""
-    found = [line(name, 0.0, [(v, method(v, 0)) for v in views]) for name, method in FREE.items()]
-    for name, method in SEARCHES.items():
+    free = [line(name, 0.0, [(v, method(v, 0)) for v in views]) for name, method in FREE.items()]
+    return free + searched(views, SEARCHES)
+
+
+def searched(views: Sequence[View], methods: Mapping[str, Method]) -> list[Line]:
+    """These methods at every cost."""
+    found: list[Line] = []
+    for name, method in methods.items():
         found += [line(name, cost, [(v, _picks(method, v, cost)) for v in views]) for cost in COSTS]
     return found
 
