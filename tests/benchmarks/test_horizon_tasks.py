@@ -154,3 +154,14 @@ def test_evaluations_are_even_in_the_logarithm_and_hit_the_rungs():
     assert {0, 1, 2, 3, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3000} <= set(steps)
     assert steps[-1] == 3000
     assert evaluation_steps(160)[-1] == 160
+
+
+@pytest.mark.parametrize("name", ["gan_ring", "transfer_deep_head"])
+def test_a_recorded_step_is_the_same_step(name, monkeypatch):
+    task, curves = TASKS[name], []
+    for least in (1, 1000):
+        monkeypatch.setattr("benchmarks.horizon.train.WORTH_RECORDING", least)
+        curves.append(train(task, [(None, lr) for lr in task.lrs], 1, steps=5))
+    for one, two in zip(*curves, strict=True):
+        assert one.heldout == pytest.approx(two.heldout, rel=1e-3)
+        assert one.train[1:] == pytest.approx(two.train[1:], rel=1e-3)
