@@ -1,29 +1,28 @@
 """Leave everything of the user's as it was found, also after an exception and after Ctrl-C, and compile nothing of it.
 
 Two guards: :func:`preserve_process` for the global state (random generators, default dtype, threads, subnormal mode,
-grad mode, determinism switches) and :func:`preserve_model` for a model (weights, gradients, buffers, training flags,
-``requires_grad``, hooks). Both restore in ``finally``, so they hold under ``KeyboardInterrupt`` too.
+grad mode, determinism switches, warning filters, environment, signal handlers) and :func:`preserve_model` for a model
+and all that it or a loss can reach. Both restore in ``finally``, so they hold under ``KeyboardInterrupt`` too.
 """
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import sys
+import threading
 import warnings
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
-_HOOK_TABLES = tuple(
-    name for name in vars(nn.Module()) if name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called"))
-)
-"""Every hook table of ``nn.Module`` in this torch version, read from an instance so that new ones are covered."""
+from initadvisor.reach import reach, roots_of
+from initadvisor.snapshot import Snapshot
 
 
 def _subnormals_are_flushed() -> bool:
@@ -40,7 +39,9 @@ def preserve_process() -> Iterator[None]:
     """Restore process-wide state on the way out.
 
     Covers the random states of torch (CPU and every initialised CUDA device), numpy and python, the default dtype,
-    intra-op thread count, subnormal flushing, grad mode, and cuDNN's benchmark and determinism switches.
+    intra-op thread count, subnormal flushing, grad mode, cuDNN's benchmark and determinism switches, precision of
+    matrix products, warning filters, numpy's handling of floating-point errors, the environment, the working directory
+    and, in the main thread, signal handlers.
 
     Example:
         >>> before = torch.get_rng_state()
@@ -58,7 +59,8 @@ def preserve_process() -> Iterator[None]:
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     cudnn = (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
     try:
-        yield
+        with _preserve_interpreter():
+            yield
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
@@ -77,6 +79,40 @@ def preserve_process() -> Iterator[None]:
             # Setting it imports torch's compiler: seconds, so only where it has changed.
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
+
+
+@contextmanager
+def _preserve_interpreter() -> Iterator[None]:
+    """Restore what belongs to Python and the operating system; see :func:`preserve_process`."""
+    filters, environment, errors = list(warnings.filters), dict(os.environ), np.geterr()
+    precision, folder = torch.get_float32_matmul_precision(), _folder()
+    is_main = threading.current_thread() is threading.main_thread()  # others can set no handlers
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()} if is_main else {}
+    try:
+        yield
+    finally:
+        if list(warnings.filters) != filters:
+            with warnings.catch_warnings():  # leaving it has Python look at the filters anew
+                pass
+            warnings.filters[:] = filters  # type: ignore[index]
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update({k: v for k, v in environment.items() if os.environ.get(k) != v})
+        np.seterr(**errors)
+        if torch.get_float32_matmul_precision() != precision:
+            torch.set_float32_matmul_precision(precision)
+        if folder is not None and _folder() != folder:
+            os.chdir(folder)
+        for number, handler in handlers.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()  # noqa: PTH109 - a working directory that was deleted has no path
+    except OSError:
+        return None
 
 
 @contextmanager
@@ -101,65 +137,60 @@ def run_eagerly() -> Iterator[None]:
         yield
 
 
-def _copy_of(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().clone()
-
-
 @contextmanager
-def preserve_model(model: nn.Module, *, weights: bool = False) -> Iterator[None]:
-    """Restore a model on the way out: same tensors, same values, same flags, same hooks.
+def preserve_model(model: nn.Module, *others: Any, changing: Iterable[torch.Tensor] = ()) -> Iterator[None]:
+    """Restore a model, and all that it and others can reach, on the way out: to the bit, by identity, and by class.
 
-    Buffers are always copied (a forward pass in training mode changes BatchNorm's); weights only where ``weights`` is
-    true, since a forward pass does not change them and a copy may be large. Buffers and parameters that were replaced
-    or added under the guard are put back or removed.
+    A forward pass may write to weights, to attributes of modules, and to whatever a closure holds; a loss may train
+    other networks. Everything that :func:`initadvisor.reach.reach` finds is held in memory meanwhile, weights included.
 
     Args:
         model: the user's module.
-        weights: also copy and restore the values of parameters and their gradients.
+        others: what else is run: a loss, a step, a factory of optimizers; those that are None are left out.
+        changing: tensors whose values are meant to change; they keep what they are given.
+
+    Example:
+        >>> critic = nn.Linear(2, 1)
+        >>> def loss(model, batch):
+        ...     with torch.no_grad():
+        ...         critic.weight.zero_()
+        ...     return critic(model(batch)).mean()
+        >>> model = nn.Linear(3, 2)
+        >>> with preserve_model(model, loss):
+        ...     _ = loss(model, torch.ones(4, 3))
+        >>> bool(critic.weight.any())
+        True
     """
-    modules = list(model.modules())
-    # A model kept in an `nn.Module` subclass may share children; `modules()` lists each once.
-    flags = [m.training for m in modules]
-    tables = [{name: OrderedDict(vars(m)[name]) for name in _HOOK_TABLES if name in vars(m)} for m in modules]
-    parameters = [dict(m._parameters) for m in modules]
-    buffers = [dict(m._buffers) for m in modules]
-    children = [dict(m._modules) for m in modules]
-    tensors = {id(p): p for group in parameters for p in group.values() if p is not None}
-    requires = {key: p.requires_grad for key, p in tensors.items()}
-    grads = {key: p.grad for key, p in tensors.items()}
-    values = {k: _copy_of(p) for k, p in tensors.items() if weights and not is_lazy(p)}
-    grad_values = {k: _copy_of(g) for k, g in grads.items() if weights and g is not None}
-    held = {id(b): b for group in buffers for b in group.values() if b is not None and not is_lazy(b)}
-    buffer_values = {k: _copy_of(b) for k, b in held.items() if not b.is_meta}
+    with preserving({type(model).__name__: model}, *others, changing=changing):
+        yield
+
+
+@contextmanager
+def preserving(named: Mapping[str, Any], *others: Any, changing: Iterable[torch.Tensor] = ()) -> Iterator[Snapshot]:
+    """As :func:`preserve_model`, of whatever is named; gives the snapshot, which tells what has changed so far."""
+    snapshot = Snapshot(reach({**named, **roots_of(*others)}), changing)
+    try:
+        yield snapshot
+    finally:
+        with _uninterrupted():
+            snapshot.restore()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C until the block is done: half restored is worse than late."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    pressed: list[Any] = []
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before):
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda number, frame: pressed.append((number, frame)))
     try:
         yield
     finally:
-        with torch.no_grad():
-            for m, flag, saved, params, bufs, kids in zip(
-                modules, flags, tables, parameters, buffers, children, strict=True
-            ):
-                _put_back(m._parameters, params)
-                _put_back(m._buffers, bufs)
-                _put_back(m._modules, kids)
-                for name, table in saved.items():
-                    _put_back(vars(m)[name], table)
-                m.training = flag
-            for key, p in tensors.items():
-                if key in values:
-                    p.data.copy_(values[key])
-                if p.requires_grad != requires[key]:
-                    p.requires_grad_(requires[key])
-                p.grad = grads[key]
-                kept = grads[key]
-                if kept is not None and key in grad_values:
-                    kept.copy_(grad_values[key])
-            for key, value in buffer_values.items():
-                held[key].copy_(value)
-
-
-def _put_back(table: dict[str, Any], saved: dict[str, Any]) -> None:
-    """Make ``table`` hold exactly what ``saved`` holds, in place, since modules hand out references to it."""
-    same = list(table) == list(saved) and all(table[key] is value for key, value in saved.items())
-    if not same:
-        table.clear()
-        table.update(saved)
+        signal.signal(signal.SIGINT, before)
+        if pressed:
+            before(*pressed[0])

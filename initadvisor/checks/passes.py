@@ -74,7 +74,8 @@ def measure(model: nn.Module, batch: Batch, loss: Loss | None) -> tuple[ModelSpe
         InputError: the given loss cannot be called.
     """
     watch = Watch(model, batch)
-    with preserve_process(), preserve_model(model), run_eagerly(), torch.enable_grad(), warnings.catch_warnings():
+    guarded = preserve_model(model, None if loss is None else loss.function)
+    with preserve_process(), guarded, run_eagerly(), torch.enable_grad(), warnings.catch_warnings():
         # That shapes only broadcast is a finding.
         warnings.filterwarnings("ignore", message="Using a target size")
         for parameter in model.parameters():

@@ -24,6 +24,7 @@ from initadvisor.graph.excerpt import models_part
 from initadvisor.graph.kinds import words
 from initadvisor.graph.opgraph import Op, OpGraph, Ref, Source, Value
 from initadvisor.guard import preserve_model, preserve_process, run_eagerly
+from initadvisor.private import owner_of, scripted_functions_seen, version_of
 from initadvisor.training.data import Batch, map_tensors, tensors_in
 
 _QUESTIONS = words(
@@ -112,7 +113,7 @@ class _Recorder(TorchFunctionMode):
     ) -> int:
         index = len(self.values)
         self.values.append(Value(index, tuple(tensor.shape), tensor.dtype, kind, op, name, number))
-        self._known[id(tensor)] = (weakref.ref(tensor), index, _version(tensor))
+        self._known[id(tensor)] = (weakref.ref(tensor), index, version_of(tensor))
         return index
 
     def lookup(self, tensor: torch.Tensor) -> int:
@@ -120,15 +121,15 @@ class _Recorder(TorchFunctionMode):
         entry = self._known.get(id(tensor))
         if entry is None or entry[0]() is not tensor:
             return self.source(tensor, Source.CONSTANT)
-        if entry[2] >= 0 and entry[2] != _version(tensor):
+        if entry[2] >= 0 and entry[2] != version_of(tensor):
             return self._refresh(tensor, entry[1])
         return entry[1]
 
     def _refresh(self, tensor: torch.Tensor, before: int) -> int:
         """Someone wrote to this memory through another view: the tensor now holds what it held and that."""
-        written = self._writes.get(id(_owner(tensor)))
+        written = self._writes.get(id(owner_of(tensor)))
         inputs = (before,) if written is None else (before, written)
-        return self._append("alias", _owner, tuple(Ref(i) for i in inputs), {}, inputs, [tensor], in_place=False)[0]
+        return self._append("alias", owner_of, tuple(Ref(i) for i in inputs), {}, inputs, [tensor], in_place=False)[0]
 
     # ---- ops
 
@@ -164,11 +165,11 @@ class _Recorder(TorchFunctionMode):
         refs: list[int] = []
         plain_args = tuple(self._plain(a, refs) for a in args)
         plain_kwargs = {k: self._plain(v, refs) for k, v in kwargs.items()}
-        versions = [_version(a) for a in args[:1] if isinstance(a, torch.Tensor)]
+        versions = [version_of(a) for a in args[:1] if isinstance(a, torch.Tensor)]
         out = self._run(func, args, kwargs)
         target = kwargs.get("out")
         if target is None and args and isinstance(args[0], torch.Tensor):
-            changed = versions[0] >= 0 and _version(args[0]) != versions[0]
+            changed = versions[0] >= 0 and version_of(args[0]) != versions[0]
             if in_place or changed:
                 target = args[0]
         if isinstance(target, torch.Tensor):
@@ -186,12 +187,14 @@ class _Recorder(TorchFunctionMode):
         self._append(name, func, plain_args, plain_kwargs, tuple(refs), outputs, in_place=False)
         return out
 
-    def opaque(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        """Note a call whose inside cannot be seen."""
+    def opaque(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """Note a call of a scripted function whose inside cannot be seen."""
         refs: list[int] = []
         plain_args = tuple(self._plain(a, refs) for a in args)
         plain_kwargs = {k: self._plain(v, refs) for k, v in kwargs.items()}
-        self._append(name, _owner, plain_args, plain_kwargs, tuple(refs), list(_flat(out)), in_place=False)
+        self._append(
+            "scripted_function", owner_of, plain_args, plain_kwargs, tuple(refs), list(_flat(out)), in_place=False
+        )
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
@@ -202,13 +205,13 @@ class _Recorder(TorchFunctionMode):
 
     def _wrote(self, tensor: torch.Tensor, value: int) -> None:
         """Pass a write through a view on to the tensor it is a view of."""
-        owner = _owner(tensor)
+        owner = owner_of(tensor)
         self._writes[id(owner)] = value
         if owner is not tensor:
             entry = self._known.get(id(owner))
             if entry is not None and entry[0]() is owner:
                 inputs = (entry[1], value)
-                self._append("alias", _owner, tuple(Ref(i) for i in inputs), {}, inputs, [owner], in_place=False)
+                self._append("alias", owner_of, tuple(Ref(i) for i in inputs), {}, inputs, [owner], in_place=False)
 
     def _plain(self, value: Any, refs: list[int]) -> Any:
         if isinstance(value, torch.Tensor):
@@ -236,19 +239,6 @@ class _Recorder(TorchFunctionMode):
             self._within -= 1
             if self._within == 0:
                 self.left += [self.lookup(t) for t in _returned(output, set())]
-
-
-def _version(tensor: torch.Tensor) -> int:
-    """Count of writes to a tensor's memory, -1 where torch keeps none (inference mode)."""
-    try:
-        return tensor._version
-    except RuntimeError:
-        return -1
-
-
-def _owner(tensor: torch.Tensor) -> torch.Tensor:
-    base = tensor._base
-    return tensor if base is None else base
 
 
 def _flat(value: Any) -> Iterator[torch.Tensor]:
@@ -284,27 +274,6 @@ def _returned(value: Any, seen: set[int], depth: int = 0) -> Iterator[torch.Tens
 
 _OUTPUT_NESTING = 8
 """Deeper than any output in use; bounds the walk over foreign objects."""
-
-
-@contextmanager
-def _unscripted(recorder: _Recorder) -> Iterator[None]:
-    """Run scripted functions as the Python they were made of; of one that kept none, record inputs and outputs."""
-    kind = torch._C.ScriptFunction
-    original = kind.__call__
-
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        source = getattr(self, "_torchdynamo_inline", None)
-        if source is not None:
-            return source(*args, **kwargs)
-        out = original(self, *args, **kwargs)
-        recorder.opaque("scripted_function", args, kwargs, out)
-        return out
-
-    kind.__call__ = call  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        kind.__call__ = original  # type: ignore[method-assign]
 
 
 def module_names(model: nn.Module) -> dict[int, str]:
@@ -372,7 +341,7 @@ def capture(model: nn.Module, batch: Batch) -> OpGraph:
         # The shapes come with the first call; only the second has them all as ordinary parameters.
         with preserve_process(), torch.no_grad(), run_eagerly():
             _call(model, _own_copy(batch, None), _Recorder(module_names(model)))
-    with preserve_process(), preserve_model(model), torch.no_grad(), recording(model, batch) as record:
+    with preserve_process(), preserve_model(model, batch.through), torch.no_grad(), recording(model, batch) as record:
         return record.graph(record.run())
 
 
@@ -396,7 +365,7 @@ class Recording:
         with ExitStack() as stack:
             stack.callback(register_module_forward_pre_hook(recorder.enter).remove)
             stack.callback(register_module_forward_hook(recorder.leave, always_call=True).remove)
-            stack.enter_context(_unscripted(recorder))
+            stack.enter_context(scripted_functions_seen(recorder.opaque))
             stack.enter_context(recorder)
             return _call(self._model, self._batch, recorder)
 

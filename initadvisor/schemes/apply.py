@@ -388,7 +388,7 @@ def _calibrate(
     if isinstance(given, Loss):
         loss = given
     elif given is not None and any(get(step.method).descends for step in scheme.calibrations):
-        with preserve_process(), preserve_model(model), run_eagerly(), torch.enable_grad():
+        with preserve_process(), preserve_model(model, given), run_eagerly(), torch.enable_grad():
             loss = choose_loss(given, model, batch)
     steps = (calibrate(step, model, paths=paths, batch=batch, loss=loss, seed=seed) for step in scheme.calibrations)
     return [note for notes in steps for note in notes]

@@ -107,7 +107,8 @@ def read_training(model: nn.Module, sample: Any, loss: Callable[..., Any] | None
     tensors = [*model.parameters(), *model.buffers()]
     if any(t.is_meta for t in tensors):
         return batch, None  # nothing can be tried: the loss would bring tensors of its own
-    with preserve_process(), preserve_model(model), run_eagerly(), torch.enable_grad():
+    function = loss.function if isinstance(loss, Loss) else loss
+    with preserve_process(), preserve_model(model, function), run_eagerly(), torch.enable_grad():
         # A first call would give lazy parameters their shapes for good.
         twin = copy.deepcopy(model) if any(is_lazy(t) for t in tensors) else model
         chosen = loss if isinstance(loss, Loss) else _settled(loss, twin, batch)

@@ -16,8 +16,9 @@ PACKAGE = ROOT / "initadvisor"
 # are listed in STRANGERS. `training` says what a training is, below the graph, since reading a model needs to know how
 # the loss calls it; `training/engine` runs trainings of schemes, so it stands above them.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
-    ("types", "references", "guard", "streams", "plaintext", "files"),
+    ("errors", "private"),
+    ("types", "references", "reach", "streams", "plaintext", "files"),
+    ("snapshot", "guard", "twins"),
     ("training",),
     ("graph", "initializers"),
     ("schemes",),

@@ -118,7 +118,7 @@ def test_model_comes_back(what: str, error: type[BaseException] | None) -> None:
     model = make_model()
     before = snapshot(model)
     try:
-        with preserve_model(model, weights=True):
+        with preserve_model(model):
             DISTURB[what](model)
             assert snapshot(model) != before, "the test must disturb what it guards"
             if error:
@@ -130,5 +130,5 @@ def test_model_comes_back(what: str, error: type[BaseException] | None) -> None:
 
 def test_lazy_and_meta_models_pass_through() -> None:
     for model in (nn.Sequential(nn.LazyLinear(3), nn.LazyBatchNorm1d()), nn.Linear(3, 3, device="meta")):
-        with preserve_model(model, weights=True):
+        with preserve_model(model):
             pass

@@ -98,7 +98,9 @@ def calibrate(
     saved = [(tensor, tensor.detach().clone()) for slot in slots.values() for tensor in slot.touched()]
     kept = False
     try:
-        with preserve_process(), preserve_model(model), run_eagerly():
+        function = getattr(loss, "function", loss)
+        changing = [tensor for tensor, _ in saved]
+        with preserve_process(), preserve_model(model, function, changing=changing), run_eagerly():
             # Dropout masks and whatever else the model draws follow from the seed, as everything here does.
             torch.manual_seed(stream_seed(seed, card.name))
             if not model.training:
