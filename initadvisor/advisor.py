@@ -222,7 +222,9 @@ def advise(
         True
     """
     _check_model(model)
-    with preserve_process(), preserve_model(model, weights=True), run_eagerly(), show_progress(progress) as on_event:
+    factory = None if isinstance(optimizer, torch.optim.Optimizer) else optimizer
+    guarded = preserve_model(model, loss, factory, scheduler)
+    with preserve_process(), guarded, run_eagerly(), show_progress(progress) as on_event:
         task = make_task(
             model,
             sample_batch,
@@ -329,7 +331,7 @@ def _provenance(evidence: Evidence) -> Provenance:
 def _histograms(task: TrainingTask, chosen: Scheme, spec: ModelSpec, seed: int) -> tuple[WeightSample, ...]:
     """A few weights through the depth, as they came and as the chosen scheme fills them."""
     filled = task.member()
-    declared = {t.path: t for t in chosen.apply(filled, seed=seed, batch=task.sample, loss=task.loss).filled}
+    declared = {t.path: t for t in chosen.apply(filled, seed=seed, batch=task.sample, loss=task.loss_of(filled)).filled}
     before, after = dict(task.model.named_parameters()), dict(filled.named_parameters())
     weights = [p for p in spec.fillable if p.role in WEIGHT_ROLES and p.path in before and p.numel > 1]
     step = max(1, -(-len(weights) // HISTOGRAM_TENSORS))

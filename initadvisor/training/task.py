@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from initadvisor.errors import InputError
-from initadvisor.guard import preserve_model, preserve_process
+from initadvisor.guard import preserve_process, preserving
+from initadvisor.reach import WRITTEN, Node, reach, roots_of
+from initadvisor.snapshot import Snapshot
 from initadvisor.streams import derive
 from initadvisor.training.batches import Data, Split, read_data, unsplit
-from initadvisor.training.calls import batch_as_called
-from initadvisor.training.data import Batch, first_batch, map_tensors
-from initadvisor.training.losses import Loss, choose_loss, first_line, quoted
+from initadvisor.training.copies import chosen_loss, copied, materialised, move_batch, moved_to, sample_as_called
+from initadvisor.training.data import Batch, first_batch
+from initadvisor.training.losses import Loss, first_line, quoted
 from initadvisor.training.optimizers import OptimizerPlan, choose_rates, normalise_optimizer
+from initadvisor.twins import Originals
 
 SchedulerFactory = Callable[[Optimizer], Any]
 
@@ -49,6 +50,9 @@ class TrainingTask:
         eval_needs_grad: the loss differentiates by itself (physics-informed losses), also when only scoring.
         notes: remarks for the report.
         fold_of: which of ``folds`` the members of a seed use; those of other seeds use ``choosing``.
+        carries: a step changes more than parameters and buffers: attributes, or what the loss holds.
+        counts: that is more than tensors of the last pass, which modules keep.
+        trains: a tensor beside the model that a step writes to, which members side by side cannot share; or nothing.
     """
 
     model: nn.Module
@@ -70,6 +74,9 @@ class TrainingTask:
     eval_needs_grad: bool = False
     notes: tuple[str, ...] = ()
     fold_of: Mapping[int, int] = field(default_factory=dict)
+    carries: bool = False
+    counts: bool = False
+    trains: str = ""
 
     @property
     def loss_name(self) -> str:
@@ -88,9 +95,48 @@ class TrainingTask:
             parts.append(f"autocast to {str(self.autocast).removeprefix('torch.')}")
         return ", ".join(parts)
 
+    @cached_property
+    def originals(self) -> Originals:
+        """The model and what else a training runs, to be copied together for each run."""
+        roots = {"loss": self.loss.function, "optimizer": self.optimizer.factory, "scheduler": self.scheduler}
+        return Originals({"model": self.model, **roots})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the originals, which whoever needs them finds again."""
+        return {name: value for name, value in vars(self).items() if name != "originals"}
+
     def member(self) -> nn.Module:
-        """A fresh copy of the model on the training device, in training mode."""
-        return training_copy(self.model, self.device)
+        """A fresh copy of the model on the training device, in training mode.
+
+        With copies of its own of whatever the loss, the factory of optimizers and the schedule can change: an EMA
+        teacher or a discriminator in the loss's closure belongs to one run. :meth:`of` gives the training with those.
+        """
+        made = copied(self.originals, self.device)
+        twin: nn.Module = made["model"]
+        if any(self.originals.has_state(name) for name in ("loss", "optimizer", "scheduler")):
+            own = _Own(
+                replace(self.loss, function=made["loss"]),
+                replace(self.optimizer, factory=made["optimizer"]),
+                made["scheduler"],
+            )
+            vars(twin)[_OWN] = own
+        return twin
+
+    def of(self, model: nn.Module) -> TrainingTask:
+        """The training of one run, by its model."""
+        own = vars(model).get(_OWN)
+        return self if own is None else replace(self, loss=own.loss, optimizer=own.optimizer, scheduler=own.scheduler)
+
+    def roots_of(self, model: nn.Module) -> dict[str, Any]:
+        """All that one run can change, by name, found from its model."""
+        own = self.of(model)
+        other = {"loss": own.loss.function, "optimizer": own.optimizer.factory, "scheduler": own.scheduler}
+        return {**other, "model": model}  # the model last, as it leads to all the others
+
+    def loss_of(self, model: nn.Module) -> Loss:
+        """The loss of one run, by its model."""
+        own = vars(model).get(_OWN)
+        return self.loss if own is None else own.loss
 
     def build_scheduler(self, optimizer: Optimizer) -> Any:
         """The user's scheduler over ``optimizer``, or None."""
@@ -98,10 +144,11 @@ class TrainingTask:
 
     def compute_loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """The loss of one batch, under the user's autocast."""
+        loss = self.loss_of(model)
         if self.autocast is None:
-            return self.loss(model, batch)
+            return loss(model, batch)
         with torch.autocast(self.device.type, dtype=self.autocast):
-            return self.loss(model, batch)
+            return loss(model, batch)
 
     def turned(self, seeds: Sequence[int]) -> TrainingTask:
         """The same training where the members of these seeds use the folds in turn."""
@@ -122,6 +169,19 @@ class TrainingTask:
         return train[_order(derive(seed, "order", epoch), count)[place]]
 
 
+@dataclass(frozen=True)
+class _Own:
+    """What one run has to itself beside its model."""
+
+    loss: Loss
+    optimizer: OptimizerPlan
+    scheduler: SchedulerFactory | None
+
+
+_OWN = "_initadvisor_own"
+"""Attribute of a copied model under which its run's own loss is kept: they refer to each other, and end together."""
+
+
 _ORDERS: dict[tuple[int, int], tuple[int, ...]] = {}
 
 
@@ -134,32 +194,6 @@ def _order(seed: int, count: int) -> tuple[int, ...]:
         generator = torch.Generator().manual_seed(seed)
         found = _ORDERS[seed, count] = tuple(torch.randperm(count, generator=generator).tolist())
     return found
-
-
-def training_copy(model: nn.Module, device: torch.device) -> nn.Module:
-    """A deep copy on ``device``, in training mode unless the model is in use that way already.
-
-    Tensors a module keeps outside its parameters and that carry a graph (as old weight norm does) cannot be deep-copied
-    by torch; their values are.
-
-    Raises:
-        InputError: the model cannot be copied.
-    """
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, torch.Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    try:
-        twin = copy.deepcopy(model, memo)
-    except Exception as error:
-        raise InputError(f"{type(model).__name__} cannot be copied, which trials need: {quoted(error)}") from error
-    twin = twin.to(device)
-    if not model.training:
-        twin.train()
-    for p in twin.parameters():
-        p.grad = None
-    return twin
 
 
 def make_task(
@@ -188,34 +222,60 @@ def make_task(
         ('cross-entropy over the last axis (integer targets), inferred', (0.1,), 7)
     """
     _check_numbers(clip_norm, steps)
-    with preserve_process(), preserve_model(model):
-        place = _device_of(model, device)
-        data = read_data(model, sample_batch, seed=seed, full_steps=steps, whole=loss is not None)
-        model, lazy_note = _materialised(model, data.choosing.train[0], place, loss)
-        if not any(p.requires_grad for p in model.parameters()):
-            raise InputError(f"{type(model).__name__} has no trainable parameter; nothing to initialise")
-        data, chosen = _try_loss(model, sample_batch, _moved(data, place), loss, place)
-        plan = normalise_optimizer(optimizer, model)
-        rates, locked = choose_rates(lr, plan)
-        task = TrainingTask(
-            model=model,
-            choosing=data.choosing,
-            folds=data.folds,
-            sample=batch_as_called(training_copy(model, place), data.choosing.train[0], chosen),
-            loss=chosen,
-            optimizer=plan,
-            rates=rates,
-            lr_locked=locked,
-            scheduler=scheduler,
-            clip_norm=clip_norm,
-            autocast=_ambient_autocast(place),
-            device=place,
-            full_steps=steps,
-            seed=seed,
-            separate=data.separate,
-            notes=tuple(n for n in (data.note, lazy_note) if n),
+    factory = None if isinstance(optimizer, Optimizer) else optimizer
+    everything = {type(model).__name__: model, **roots_of(loss, factory, scheduler)}
+    with preserve_process():
+        with preserving(everything):
+            place = _device_of(model, device)
+            data = read_data(model, sample_batch, seed=seed, full_steps=steps, whole=loss is not None)
+            model, loss, lazy_note = materialised(model, data.choosing.train[0], place, loss)
+            if not any(p.requires_grad for p in model.parameters()):
+                raise InputError(f"{type(model).__name__} has no trainable parameter; nothing to initialise")
+            data, chosen = _try_loss(model, sample_batch, moved_to(data, place), loss, place)
+            plan = normalise_optimizer(optimizer, model)
+            rates, locked = choose_rates(lr, plan)
+            task = TrainingTask(
+                model=model,
+                choosing=data.choosing,
+                folds=data.folds,
+                sample=sample_as_called(model, data.choosing.train[0], chosen, place),
+                loss=chosen,
+                optimizer=plan,
+                rates=rates,
+                lr_locked=locked,
+                scheduler=scheduler,
+                clip_norm=clip_norm,
+                autocast=_ambient_autocast(place),
+                device=place,
+                full_steps=steps,
+                seed=seed,
+                separate=data.separate,
+                notes=tuple(n for n in (data.note, lazy_note) if n),
+            )
+        with preserving({**everything, type(model).__name__: model}) as snapshot:
+            task = _rehearse(task)
+            return replace(task, notes=(*task.notes, *_shared_notes(task, snapshot)))
+
+
+def _shared_notes(task: TrainingTask, snapshot: Snapshot) -> list[str]:
+    """What of the user's own a step on a copy has changed, and hence all runs would share.
+
+    Raises:
+        InputError: it is a tensor: the copy computes with weights, or moves statistics, of the original.
+    """
+    changed = list(snapshot.changed())
+    tensors = [n for n in changed if n.kind in WRITTEN]
+    if tensors:
+        made = task.originals.copy()
+        routes = {id(n.value): n.path for n in reach(made).nodes}
+        told = [n for n in tensors if id(n.value) in routes] or tensors
+        route = routes.get(id(told[0].value), told[0].path)
+        raise InputError(
+            f"a copy of {type(task.model).__name__} is no copy of all that is trained: one step on it changes "
+            f"{told[0].path} of the original, which it reaches as {route}; keep that in an attribute of the module or "
+            "a variable of the loss, not in a cache or on a class"
         )
-        return _rehearse(task)
+    return [f"{n.path} changes while a model is trained, and is shared by all runs" for n in changed]
 
 
 def _check_numbers(clip_norm: float | None, steps: int | None) -> None:
@@ -241,75 +301,25 @@ def _ambient_autocast(device: torch.device) -> torch.dtype | None:
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
 
 
-def _materialised(
-    model: nn.Module, batch: Batch, device: torch.device, loss: Callable[..., Any] | None
-) -> tuple[nn.Module, str]:
-    """The model itself, or where it has lazy parameters a copy that has seen a batch."""
-    if not any(is_lazy(p) for p in model.parameters()):
-        return model, ""
-    twin = copy.deepcopy(model).to(device)
-    there = move_batch(batch, device)
-    try:
-        with torch.no_grad():
-            there.call(twin)
-    except Exception as error:
-        if loss is None:
-            raise InputError(f"the model rejects the batch: {quoted(error)}") from error
-        choose_loss(loss, twin, there)  # which may call it otherwise
-    return twin, "lazy layers were given their sizes by the first batch, on a copy"
-
-
-def move_batch(batch: Batch, device: torch.device) -> Batch:
-    """The batch on ``device``; objects with a ``to`` of their own (graphs) move themselves."""
-
-    def moved(value: Any) -> Any:
-        if hasattr(value, "to") and not isinstance(value, torch.Tensor):
-            return value.to(device)
-        return map_tensors(value, lambda t: t if t.device == device else t.to(device))
-
-    if device.type == "cpu":
-        # Batches live there already, and identities between raw and its parts are kept.
-        return batch
-    return Batch(
-        tuple(moved(a) for a in batch.args),
-        {k: moved(v) for k, v in batch.kwargs.items()},
-        moved(batch.target),
-        moved(batch.raw),
-    )
-
-
-def _moved(data: Data, device: torch.device) -> Data:
-    there: dict[int, Batch] = {}
-
-    def moved(split: Split) -> Split:
-        # Splits share their batches, and so must their copies on a device.
-        for batch in (*split.train, *split.heldout):
-            if id(batch) not in there:
-                there[id(batch)] = move_batch(batch, device)
-        return Split(tuple(there[id(b)] for b in split.train), tuple(there[id(b)] for b in split.heldout))
-
-    return replace(data, choosing=moved(data.choosing), folds=tuple(map(moved, data.folds)))
-
-
 def _try_loss(
     model: nn.Module, sample: Any, data: Data, loss: Callable[..., Any] | None, device: torch.device
 ) -> tuple[Data, Loss]:
     """Settle the loss; where a model takes the whole batch but no part of it, train and score on the whole."""
     try:
-        return data, choose_loss(loss, training_copy(model, device), data.choosing.train[0])
+        return data, chosen_loss(model, loss, data.choosing.train[0], device)
     except InputError:
         several = len(data.choosing.train) + len(data.choosing.heldout) > 2
         if several or not data.separate or not isinstance(sample, (tuple, dict, list)):
             raise
         batch = first_batch(model, sample, whole=loss is not None)
         whole = unsplit(move_batch(batch, device), "the model takes no part of it")
-        return whole, choose_loss(loss, training_copy(model, device), whole.choosing.train[0])
+        return whole, chosen_loss(model, loss, whole.choosing.train[0], device)
 
 
 def _rehearse(task: TrainingTask) -> TrainingTask:
     """Run one step and one scoring on a copy; find out what the training needs."""
     twin = task.member()
-    before = torch.get_rng_state()
+    before, own = torch.get_rng_state(), Snapshot(reach(task.roots_of(twin)))
     value = _quoted("the training", lambda: task.compute_loss(twin, task.sample))
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         shape = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
@@ -318,11 +328,12 @@ def _rehearse(task: TrainingTask) -> TrainingTask:
         raise InputError("the loss does not depend on any trainable parameter; is the model under no_grad or detached?")
     random = not torch.equal(before, torch.get_rng_state())
     _quoted("the backward pass", value.backward)
+    moved = _moved_beside(twin, own)
     notes = list(task.notes)
     if hasattr(task.model, "_orig_mod"):
         notes.append("the model is compiled; trials run it uncompiled, which gives the same but for rounding")
     rates, locked = task.rates, task.lr_locked
-    if task.scheduler is not None and not _rate_survives(task, twin):
+    if task.scheduler is not None and not _rate_survives(task.of(twin), twin):
         rates, locked = rates[:1], True
         notes.append("the scheduler sets the learning rate by itself, so it was not searched")
     if task.optimizer.groups:
@@ -335,7 +346,24 @@ def _rehearse(task: TrainingTask) -> TrainingTask:
     if not task.model.training:
         notes.append("the model came in evaluation mode; trials train it in training mode")
     needs_grad = _scoring_needs_grad(task, twin)
-    return replace(task, rates=rates, lr_locked=locked, random=random, eval_needs_grad=needs_grad, notes=tuple(notes))
+    return replace(
+        task,
+        rates=rates,
+        lr_locked=locked,
+        random=random,
+        eval_needs_grad=needs_grad,
+        notes=tuple(notes),
+        carries=bool(moved),
+        counts=not all(map(own.only_tensors, moved)),
+        trains=next((node.path for node in moved if node.kind in WRITTEN), ""),
+    )
+
+
+def _moved_beside(twin: nn.Module, own: Snapshot) -> list[Node]:
+    """What a pass has changed beside parameters and buffers."""
+    named = {id(t) for t in (*twin.parameters(), *twin.buffers())}
+    tables = {id(m._buffers) for m in twin.modules()}
+    return [node for node in own.changed() if id(node.value) not in named | tables]
 
 
 def _quoted(what: str, call: Callable[[], Any]) -> Any:

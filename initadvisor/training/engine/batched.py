@@ -64,7 +64,10 @@ def batching_of(task: TrainingTask) -> Batching:
         raise NotBatchableError(f"{kind.__name__} does not step each element by itself")
     if task.autocast is not None:
         raise NotBatchableError("autocast")
+    if task.trains:
+        raise NotBatchableError(f"a step writes to {task.trains}")
     model = task.member()
+    task = task.of(model)
     optimizer = task.optimizer.build(model, task.rates[0])
     if isinstance(task.build_scheduler(optimizer), ReduceLROnPlateau):
         raise NotBatchableError("the scheduler follows the loss")
@@ -157,6 +160,7 @@ def _train_stack(
             begun.append(replace(s, heldout=((0, draw.heldout),), flow=draw.flow))
     stack = Stack(task, batching, begun, tensors, replay=replay and until - begun[0].steps >= REPLAYED_FROM)
     losses, scores, died = _run(stack, until, evals)
+    stack.require_apart()
     seconds = (time.perf_counter() - began) / len(states)
     done = []
     for i, s in enumerate(begun):

@@ -16,6 +16,7 @@ from initadvisor.graph.spec import ModelSpec
 from initadvisor.guard import preserve_process
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.streams import derive, derive_step, seed_all
+from initadvisor.training.engine.carried import Carried, NotCarriedError, unchanged_by_scoring
 from initadvisor.training.engine.member import Checkpoint, MemberState, load_tensors
 from initadvisor.training.engine.metrics import measure_flow
 from initadvisor.training.engine.result import SignalFlow, Status
@@ -54,13 +55,17 @@ class Training:
     """One live training: model, optimizer and scheduler of one member."""
 
     def __init__(self, task: TrainingTask, model: nn.Module, state: MemberState) -> None:
-        self.task, self.model, self.seed = task, model, state.key.seed
+        self.task, self.model, self.seed = task.of(model), model, state.key.seed
+        task = self.task
         self.optimizer = task.optimizer.build(model, state.key.lr)
         self.scheduler = task.build_scheduler(self.optimizer)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self._closure = task.optimizer.needs_closure
+        self._carried = Carried(task, model) if task.carries else None
         if isinstance(state.checkpoint, Checkpoint):
             state.checkpoint.restore(model, self.optimizer, self.scheduler)
+            if self._carried is not None and state.checkpoint.carried:
+                self._carried.restore(state.checkpoint.carried)
 
     def step(self, index: int) -> float:
         """One optimizer step on the batch and the random stream of ``index``; the loss before it.
@@ -94,14 +99,26 @@ class Training:
             self.scheduler.step()
         return losses[0]
 
-    def checkpoint(self) -> Checkpoint:
-        """Where another process, or the next rung, goes on."""
+    def checkpoint(self) -> Checkpoint | None:
+        """Where another process, or the next rung, goes on; None where only this very training can, and no other."""
         self.optimizer.zero_grad(set_to_none=True)
-        return Checkpoint.of(self.model, self.optimizer, self.scheduler)
+        try:
+            carried = b"" if self._carried is None else self._carried.packed()
+        except NotCarriedError:
+            return None
+        return Checkpoint.of(self.model, self.optimizer, self.scheduler, carried)
 
 
 def evaluate(task: TrainingTask, model: nn.Module, seed: int) -> float:
-    """Held-out loss of a member of ``seed`` in evaluation mode, mean over batches by their size; flags are put back."""
+    """Held-out loss of a member of ``seed`` in evaluation mode, mean over batches by their size.
+
+    Flags are put back, and so is what the loss counts on or trains beside the model: to score is not to train.
+    """
+    with unchanged_by_scoring(task, model):
+        return _score(task, model, seed)
+
+
+def _score(task: TrainingTask, model: nn.Module, seed: int) -> float:
     flags = [(m, m.training) for m in model.modules()]
     model.eval()
     total = weight = 0.0
@@ -144,7 +161,7 @@ def drawn_model(task: TrainingTask, scheme: Scheme, seed: int) -> nn.Module:
     model = task.member()
     if scheme.name != CURRENT:
         seed_all(derive(seed, "init"))
-        scheme.apply(model, seed=seed, batch=task.split_of(seed).train[0], loss=task.loss)
+        scheme.apply(model, seed=seed, batch=task.split_of(seed).train[0], loss=task.loss_of(model))
     return model
 
 
@@ -222,7 +239,7 @@ def _train_one(
                 heldout.append((index + 1, evaluate(task, model, state.key.seed)))
         checkpoint = training.checkpoint()
         if spec is not None:
-            checkpoint = checkpoint.copy()
+            checkpoint = None if checkpoint is None else checkpoint.copy()
             flow_after = measure_flow(task, model, spec, state.key.seed, until, training.optimizer)
     except DivergedError:
         status, message = Status.DIVERGED, f"at step {len(losses) + 1}"

@@ -42,24 +42,29 @@ class Checkpoint:
         tensors: parameters and buffers by name, detached.
         optimizer: its state dict.
         scheduler: its state dict, None without one.
+        carried: what else it has changed, as :class:`~initadvisor.training.engine.carried.Carried` writes it down.
     """
 
     tensors: Mapping[str, torch.Tensor]
     optimizer: Mapping[str, Any]
     scheduler: Mapping[str, Any] | None
+    carried: bytes = b""
 
     @classmethod
-    def of(cls, model: nn.Module, optimizer: Optimizer, scheduler: Any) -> Checkpoint:
+    def of(cls, model: nn.Module, optimizer: Optimizer, scheduler: Any, carried: bytes = b"") -> Checkpoint:
         """Of a live training that goes no further itself: nothing is copied."""
         tensors = {name: p.detach() for name, p in model.named_parameters()}
         tensors.update((name, b.detach()) for name, b in model.named_buffers())
-        return cls(tensors, optimizer.state_dict(), None if scheduler is None else scheduler.state_dict())
+        return cls(tensors, optimizer.state_dict(), None if scheduler is None else scheduler.state_dict(), carried)
 
     def copy(self) -> Checkpoint:
         """The same in memory of its own, for where the live training goes on after all."""
         scheduler = None if self.scheduler is None else copy.deepcopy(dict(self.scheduler))
         return Checkpoint(
-            {n: t.clone() for n, t in self.tensors.items()}, copy.deepcopy(dict(self.optimizer)), scheduler
+            {n: t.clone() for n, t in self.tensors.items()},
+            copy.deepcopy(dict(self.optimizer)),
+            scheduler,
+            self.carried,
         )
 
     def restore(self, model: nn.Module, optimizer: Optimizer, scheduler: Any) -> None:
@@ -77,13 +82,14 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
             p.copy_(tensors[name])
 
 
-class _ArrayPickler(pickle.Pickler):
+class ArrayPickler(pickle.Pickler):
     """Pickles tensors by value, as raw bytes.
 
     Between processes torch would hand tensors over as shared memory, one open file each: thousands for one rung.
     """
 
     def reducer_override(self, value: Any) -> Any:
+        """How a tensor of the processor is written down; everything else as pickle does it."""
         # Parameters reduce to the tensor they hold, which comes by here again.
         if type(value) is torch.Tensor and value.device.type == "cpu" and value.layout is torch.strided:
             flat = value.detach().contiguous().reshape(-1)
@@ -106,7 +112,7 @@ def pack(value: Any) -> bytes:
         tensor([1., 1.], dtype=torch.bfloat16)
     """
     sink = io.BytesIO()
-    _ArrayPickler(sink, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
+    ArrayPickler(sink, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
     return sink.getvalue()
 
 

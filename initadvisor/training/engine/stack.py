@@ -14,6 +14,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from initadvisor.streams import derive_step, seed_all
 from initadvisor.training.data import Batch
+from initadvisor.training.engine.carried import Carried, NotCarriedError, unchanged_by_scoring
 from initadvisor.training.engine.member import Checkpoint, MemberState
 from initadvisor.training.engine.recording import PLAIN
 from initadvisor.training.engine.replay import Replayer
@@ -138,18 +139,23 @@ class Stack:
         *,
         replay: bool = True,
     ) -> None:
-        self.task, self.states = task, states
+        self.model = task.member()
+        self.task, self.states = task.of(self.model), states
+        task = self.task
         self.seeds = [s.key.seed for s in states]
         self.begin = states[0].steps
         if any(s.steps != self.begin for s in states):
             raise NotBatchableError("members are at different steps")
         if task.random and len(set(self.seeds)) > 1:
             raise NotBatchableError("members of different seeds draw different random numbers")
-        self.model = task.member()
         self._slots = _Slots(self.model)
         self.weights = StackedWeights(task, self.model, batching.active, states, tensors)
         named = (*self.model.named_parameters(), *self.model.named_buffers())
         self.carried = {n: torch.stack([t[n] for t in tensors]) for n, _ in named if n not in batching.active}
+        self._carried = Carried(task, self.model)
+        begun = states[0].checkpoint
+        if isinstance(begun, Checkpoint) and begun.carried:
+            self._carried.restore(begun.carried)
         self._replays = replay
         self._replayer: Replayer | None = None
         self._seen: dict[int, tuple[Batch, _Data]] = {}
@@ -159,7 +165,26 @@ class Stack:
         """One member's part, as the loop would have left it."""
         stacked = (*self.weights.tensors.items(), *self.carried.items())
         tensors = {n: t.detach()[member].clone(memory_format=torch.contiguous_format) for n, t in stacked}
-        return Checkpoint(tensors, self.weights.optimizer_state(member), self.weights.schedule_state(member))
+        optimizer, schedule = self.weights.optimizer_state(member), self.weights.schedule_state(member)
+        return Checkpoint(tensors, optimizer, schedule, self._packed())
+
+    def _packed(self) -> bytes:
+        """What counts on with the steps, the same for all members."""
+        if not self.task.counts:
+            return b""
+        try:
+            return self._carried.packed(together=True)
+        except NotCarriedError as error:
+            raise NotBatchableError(f"what a run holds cannot be written down: {error}") from error
+
+    def require_apart(self) -> None:
+        """Make sure that members have not trained what they share.
+
+        Raises:
+            NotBatchableError: they have: a network in the loss, say.
+        """
+        if where := self._carried.trained():
+            raise NotBatchableError(f"a step writes to {where}")
 
     # -- training -----------------------------------------------------------------------------------------------------
 
@@ -251,6 +276,10 @@ class Stack:
 
     def evaluate(self) -> torch.Tensor:
         """Held-out losses of all members, as the loop computes them."""
+        with unchanged_by_scoring(self.task, self.model):
+            return self._evaluate()
+
+    def _evaluate(self) -> torch.Tensor:
         flags = [(m, m.training) for m in self.model.modules()]
         self.model.eval()
         scores = torch.empty(len(self.states), dtype=torch.float64, device=self.task.device)
