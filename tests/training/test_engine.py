@@ -347,7 +347,7 @@ def test_processes_and_executors_compute_what_the_loop_computes(monkeypatch: pyt
         engine.step_seconds = 1.0
         half = advance(engine, states, 5)
         assert engine._pool is not None
-        pids = list(engine._pool._processes)
+        pids = [p.pid for p in engine._pool.processes]
         done = advance(engine, half, 10)
         assert engine.steps == 10 * len(states)
     assert_same(looped, [_without_middle(s) for s in done], rtol=0)
@@ -459,7 +459,7 @@ def _telling(seen: list[str], build: Callable[..., Any]) -> Callable[..., Any]:
 
 FAULTS = """
 import resource, torch
-from initadvisor.training.engine.jobs import keep_freed_memory
+from initadvisor.training.engine.workers import keep_freed_memory
 if {kept}: keep_freed_memory()
 for step in range(30):
     if step == 10:

@@ -117,7 +117,15 @@ def free_memory(device: torch.device) -> int:
         found = next(line for line in lines if line.startswith("MemAvailable:"))
         return int(found.split()[1]) * 1024
     except (OSError, StopIteration):
+        return _half_of_memory()
+
+
+def _half_of_memory() -> int:
+    """Where nothing says what is free; 4 GB where nothing even says what there is, as on Windows."""
+    try:
         return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) // 2
+    except (AttributeError, OSError, ValueError):
+        return 4 << 30
 
 
 def choose_batching(
@@ -203,6 +211,7 @@ def _check(
     """
     stack = Stack(task, batching, states, [d.tensors for d in draws])
     seconds, stacked = time_steps(stack, PROBE_STEPS)
+    stack.require_apart()
     taken = len(states) * len(stacked)
     for member, (state, draw) in enumerate(zip(states, draws, strict=True)):
         model = task.member()

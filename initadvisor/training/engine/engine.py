@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import os
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from initadvisor.graph.spec import ModelSpec
+from initadvisor.private import executor_workers
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.training.engine.choice import Choice
 from initadvisor.training.engine.jobs import (
@@ -26,7 +23,6 @@ from initadvisor.training.engine.jobs import (
     Probed,
     run_job,
     run_probe,
-    start_worker,
     time_loop,
     work,
     work_probe,
@@ -35,6 +31,7 @@ from initadvisor.training.engine.loop import evaluate, trial_process
 from initadvisor.training.engine.member import MemberKey, MemberState, pack, unpack
 from initadvisor.training.engine.pace import WEAR, Pace
 from initadvisor.training.engine.stack import Batching
+from initadvisor.training.engine.workers import StandstillError, Workers, threads_at_work, why_not_fork
 from initadvisor.training.task import TrainingTask
 
 MAX_WORKERS = 8
@@ -51,6 +48,10 @@ PACE_STEPS = (4, 12)
 
 WORTH_PROBING = 2.0
 """Seconds of looped training ahead from which it pays to probe whether batching is faster."""
+
+STOOD_STILL = (
+    "the worker processes stood still, as where a lock is held when they are forked; trainings ran one after another"
+)
 
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Where containers state how much processor they really have."""
@@ -97,7 +98,7 @@ class Engine:
         self.started = 0
         self.busy = 0.0
         self._given = executor
-        self._pool: ProcessPoolExecutor | None = None
+        self._pool: Workers | None = None
         self._packed: bytes | None = None
         self._token = next(_TOKENS)
         self._inherited: set[str] = set()
@@ -117,21 +118,17 @@ class Engine:
         INHERITED.pop(self._token, None)
         if self._pool is not None:
             pool, self._pool = self._pool, None
-            alive = list((pool._processes or {}).values())
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in alive:
-                process.terminate()
-            for process in alive:
-                process.join(timeout=5)
+            pool.close()
 
     def _possible_workers(self) -> int:
         if self._given is not None:
-            return int(getattr(self._given, "_max_workers", 0) or processors())
-        forks = "fork" in multiprocessing.get_all_start_methods()
-        on_cpu = self.task.device.type == "cpu" and not (torch.cuda.is_available() and torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
-        if not forks or not on_cpu or multiprocessing.current_process().daemon:
+            return executor_workers(self._given) or processors()
+        most = min(MAX_WORKERS, processors())
+        if most == 1 or (why := why_not_fork(self.task.device)):
+            if most > 1 and threads_at_work():
+                self.notes.append(f"trainings ran one after another: {why}")
             return 1
-        return min(MAX_WORKERS, processors())
+        return most
 
     @property
     def description(self) -> str:
@@ -217,12 +214,23 @@ class Engine:
 
     def _probe_there(self, probe: Probe) -> Probed:
         try:
-            found: Probed = unpack(self._own_pool().submit(work_probe, self._token, pack(probe)).result())
+            pool = self._own_pool()
+            (done,) = pool.completed([pool.submit(work_probe, self._token, pack(probe))])
+            found: Probed = unpack(done.result())
         except BrokenProcessPool:
             self.close()
             self.notes.append("a worker process died while stacks were tried (out of memory?), so members are looped")
             return Probed(Choice(), None, 0)
+        except StandstillError:
+            self._stay_here(STOOD_STILL)
+            return self._probe_here(probe)
         return found
+
+    def _stay_here(self, why: str) -> None:
+        """Run what is left one after another in this process."""
+        self.close()
+        self.workers = 1
+        self.notes.append(why)
 
     def _threads_here(self) -> int | None:
         return 1 if self.workers > 1 or self.task.device.type != "cpu" else None
@@ -254,15 +262,19 @@ class Engine:
         if self._given is None and (self.workers == 1 or len(todo) < 2 or not worth):
             yield from self._here(todo, until, evals)
             return
+        if self._given is None and self._pool is None and (why := why_not_fork(self.task.device)):
+            self._stay_here(f"trainings ran one after another: {why}")
+            yield from self._here(todo, until, evals)
+            return
         jobs = self._jobs(todo, until, evals)
         try:
             yield from self._there(jobs)
         except BrokenProcessPool:
-            self.close()
-            self.workers = 1
-            self.notes.append("a worker process died (out of memory?); its trainings were repeated one after another")
-            left = [s for job in jobs.values() for s in job.states]
-            yield from self._here(left, until, evals)
+            self._stay_here("a worker process died (out of memory?); its trainings were repeated one after another")
+        except StandstillError:
+            self._stay_here(STOOD_STILL)
+        left = [s for job in jobs.values() for s in job.states]
+        yield from self._here(left, until, evals)
 
     def _here(self, todo: Sequence[MemberState], until: int, evals: Sequence[int]) -> Iterator[list[MemberState]]:
         """A stack, or one draw at a time, so that progress shows and an interrupt loses little."""
@@ -312,18 +324,13 @@ class Engine:
             return self._given.submit(work, self._token, self._packed, pack(job))
         pool = self._own_pool()
         job = replace(job, schemes={n: s for n, s in job.schemes.items() if n not in self._inherited})
-        with warnings.catch_warnings():
-            # Python ≥ 3.12 warns that other threads of this process are not copied; workers use none of them.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            return pool.submit(work, self._token, None, pack(job))
+        return pool.submit(work, self._token, None, pack(job))
 
-    def _own_pool(self) -> ProcessPoolExecutor:
+    def _own_pool(self) -> Workers:
         if self._pool is None:
             INHERITED[self._token] = (self.task, self.spec, dict(self.schemes))
             self._inherited = set(self.schemes)
-            self._pool = ProcessPoolExecutor(
-                self.workers, mp_context=multiprocessing.get_context("fork"), initializer=start_worker
-            )
+            self._pool = Workers(self.workers)
         return self._pool
 
     def _there(self, jobs: dict[int, Job]) -> Iterator[list[MemberState]]:
@@ -332,7 +339,8 @@ class Engine:
         try:
             for index, job in jobs.items():
                 futures[self._submit(job)] = index
-            for future in as_completed(futures):
+            pool = self._pool
+            for future in as_completed(futures) if pool is None else pool.completed(list(futures)):
                 done: list[MemberState] = unpack(future.result())
                 job = jobs.pop(futures[future])
                 states, batching = job.states, job.batching

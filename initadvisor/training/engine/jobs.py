@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import math
 import os
-import signal
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,10 +22,6 @@ from initadvisor.types import CURRENT
 
 PROBE_STEPS = 5
 """Looped steps that are timed; corrected by what the race itself measures."""
-
-MALLOC_OPTIONS = ((-3, 32 << 20), (-1, 1 << 30), (-2, 64 << 20))
-"""``mallopt`` of workers: tensors up to 32 MiB, the most glibc takes, come from its heap (``M_MMAP_THRESHOLD``), whose
-end is given back from 1 GiB on (``M_TRIM_THRESHOLD``) and grows by 64 MiB (``M_TOP_PAD``)."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +67,16 @@ def run_job(context: Context, job: Job) -> list[MemberState]:
 _COMPUTING = threading.Lock()
 """Held by the thread that trains: torch's random generators and settings are the process's, so that members in threads
 side by side would draw from each other's streams."""
+
+
+def _release() -> None:
+    global _COMPUTING
+    _COMPUTING = threading.Lock()
+
+
 if hasattr(os, "register_at_fork"):
     # A process that is forked while another thread trains finds the lock held, and nobody there to release it.
-    os.register_at_fork(after_in_child=_COMPUTING._at_fork_reinit)  # type: ignore[attr-defined]
+    os.register_at_fork(after_in_child=_release)
 
 
 @dataclass(frozen=True)
@@ -136,27 +137,6 @@ def time_loop(task: TrainingTask, seed: int) -> tuple[float | None, int]:
     except Exception:  # noqa: BLE001 - weights that break at once leave the gate's estimate
         return (best if math.isfinite(best) else None), steps
     return best, steps
-
-
-def start_worker() -> None:
-    """Prepare a process that was started to train members."""
-    # Ctrl-C reaches the whole group of processes; only the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    keep_freed_memory()
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep what tensors free; for workers only, since a process cannot take it back.
-
-    By default the large tensors of each step are given back to the system and come again as pages that have to be
-    zeroed: a quarter of a stacked step of a plain CNN. Without glibc nothing happens.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    for option, value in MALLOC_OPTIONS:
-        mallopt(option, value)
 
 
 def work(token: int, packed: bytes | None, job_bytes: bytes) -> bytes:
