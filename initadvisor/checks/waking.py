@@ -51,7 +51,7 @@ def waking(
         return dict.fromkeys(sorted(asleep), False)
     named = {path: p for path, p in model.named_parameters() if p.requires_grad}
     woken: set[str] = set()
-    with preserve_model(model, weights=True):
+    with preserve_model(model):
         for _ in range(STEPS):
             with torch.no_grad():
                 for parameter in named.values():
