@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import logging
+import os
 from collections.abc import Iterable
+
+LOGGER = logging.getLogger("initadvisor")
+
+STRICT = "INITADVISOR_STRICT"
+"""Environment variable that, set to 1, lets errors through that are logged and worked around otherwise."""
 
 
 class InitAdvisorError(Exception):
@@ -48,6 +55,32 @@ class StorageError(InitAdvisorError):
 
 _LONGEST_TYPED = 100
 """Characters of a name that is still taken for a mistyped one."""
+
+
+def swallowed(where: str, error: Exception) -> str:
+    """Log an error that is worked around, with its traceback; with ``INITADVISOR_STRICT=1`` raise it instead.
+
+    Args:
+        where: what was being done, for the log.
+        error: as it was caught.
+
+    Returns:
+        Its kind and first line, for a message of one line.
+
+    Raises:
+        Exception: the error itself, where :data:`STRICT` is set.
+
+    Example:
+        >>> LOGGER.disabled = True
+        >>> swallowed("an example", ValueError("no good"))
+        'ValueError: no good'
+        >>> LOGGER.disabled = False
+    """
+    if os.environ.get(STRICT) == "1":
+        raise error
+    LOGGER.warning("%s failed and was left out", where, exc_info=error)
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+    return f"{type(error).__name__}: {first}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -16,10 +16,11 @@ from torch import nn
 from initadvisor.checks.context import units_first
 from initadvisor.checks.figures import Figures, LossFigures, TermFigures, TermKind
 from initadvisor.checks.lineage import rms
+from initadvisor.checks.steps import Seen
 from initadvisor.checks.terms import figures_of, labels_outside, told_by_gradient
 from initadvisor.checks.waking import waking
-from initadvisor.checks.watch import Seen, Watch, layer_of, variation_of
-from initadvisor.errors import AnalysisError, InputError
+from initadvisor.checks.watch import Watch, layer_of, variation_of
+from initadvisor.errors import AnalysisError, InputError, swallowed
 from initadvisor.graph.analyze import read
 from initadvisor.graph.capture import Recording, capture, recording
 from initadvisor.graph.spec import ModelSpec
@@ -29,6 +30,10 @@ from initadvisor.training.engine.metrics import watched_weights
 from initadvisor.training.losses import LabelError, Loss, LossKind, first_line, infer_kind, quoted, reshaping, scores_of
 from initadvisor.training.sanity import scales
 from initadvisor.types import Role
+
+Value = TypeVar("Value")
+
+NOTHING: dict[str, bool] = {}
 
 SEED = 0
 """Of dropout and of the stand-in gradient: the same model and batch give the same findings."""
@@ -97,11 +102,24 @@ def measure(model: nn.Module, batch: Batch, loss: Loss | None) -> tuple[ModelSpe
         gradients = _backward(model, done)
         with torch.no_grad():
             spec = read(model, graph)
-            alike = dict(_alike(model, spec))
-            seen = watch.seen(spec, watched_weights(model, spec))
-            told = _loss_figures(done, batch, watch, frozenset(watched_weights(model, spec).values()))
-        stirred = waking(model, gradients, partial(_once_more, model, batch, loss))
-        return spec, replace(_figures(done, batch, seen, gradients), loss=told, waking=stirred, alike=alike)
+            layers = watched_weights(model, spec)
+            seen = _tried(done, "the watch", lambda: watch.seen(spec, layers), Seen((), (), ()))
+            figures = _figures(done, batch, seen, gradients)
+            told = _tried(done, "the loss", lambda: _loss_figures(done, batch, watch, frozenset(layers.values())), None)
+            alike = _tried(done, "equal units", lambda: dict(_alike(model, spec)), NOTHING)
+        again = partial(_once_more, model, batch, loss)
+        stirred = _tried(done, "weights without gradient", lambda: waking(model, gradients, again), NOTHING)
+        notes = (*done.notes, *watch.faults)
+        return spec, replace(figures, loss=told, waking=stirred, alike=alike, notes=notes)
+
+
+def _tried(done: _Pass, what: str, take: Callable[[], Value], otherwise: Value) -> Value:
+    """A figure, or what stands for it where it cannot be taken: the audit goes on without it, and says so."""
+    try:
+        return take()
+    except Exception as error:  # noqa: BLE001 - logged, and told as a remark
+        done.notes.append(f"{what} could not be looked at: {swallowed(f'figures of {what}', error)}")
+        return otherwise
 
 
 def _once_more(model: nn.Module, batch: Batch, loss: Loss | None) -> torch.Tensor | None:
@@ -127,7 +145,7 @@ def _figures(done: _Pass, batch: Batch, seen: Seen, gradients: dict[str, float |
         stream=seen.stream,
         attentions=seen.attentions,
         sums=seen.sums,
-        data=tuple(scales(batch)),
+        data=_tried(done, "the data", lambda: tuple(scales(batch)), ()),
         gradients=gradients,
         output_variation=math.nan if compared is None else _variation(compared),
         output_rms=math.nan if compared is None else float(rms(compared)),
@@ -176,9 +194,12 @@ def _run(record: Recording, watch: Watch, was_training: bool) -> Any:
 
 
 @contextmanager
-def _hooked(model: nn.Module, watch: Watch) -> Iterator[None]:
-    """The watch is told when the model is entered and left."""
+def _hooked(model: nn.Module, batch: Batch, watch: Watch) -> Iterator[None]:
+    """The watch is told when the model is entered and left; of a loss that calls parts of it, all is the model."""
     with ExitStack() as stack:
+        if batch.through is not None:
+            yield
+            return
         stack.callback(model.register_forward_pre_hook(watch.enter).remove)
         stack.callback(model.register_forward_hook(watch.leave).remove)
         yield
@@ -187,7 +208,7 @@ def _hooked(model: nn.Module, watch: Watch) -> Iterator[None]:
 def _loss_of_model(model: nn.Module, batch: Batch, loss: Loss, watch: Watch) -> _Pass:
     done = _Pass(kind=loss.kind, name=loss.text)
     try:
-        with _hooked(model, watch), watch:
+        with _hooked(model, batch, watch), watch:
             done.loss = _scalar(loss(model, batch))
     except Exception as error:
         if any(labels_outside(t) for t in watch.terms):
@@ -204,6 +225,7 @@ def _loss_of_output(output: Any, batch: Batch, loss: Loss | None, watch: Watch |
     _await_gradients(done)
     if loss is not None:
         done.kind, done.name = loss.kind, loss.text
+        done.reshaped = reshaping(loss.kind, output, batch.target)
         try:
             done.loss = _scalar(loss.of_output(done.output, batch.target))
         except Exception as error:

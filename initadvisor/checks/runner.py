@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -14,14 +14,18 @@ from initadvisor.checks.context import CheckContext
 from initadvisor.checks.figures import Figures
 from initadvisor.checks.finding import Finding
 from initadvisor.checks.passes import measure
+from initadvisor.checks.plugin import Check
 from initadvisor.checks.registry import checks
 from initadvisor.checks.source import owners_of, sources_of
-from initadvisor.errors import InputError
+from initadvisor.checks.topics.remarks import failed
+from initadvisor.errors import InputError, swallowed
 from initadvisor.graph.analyze import require_trainable
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.training.calls import read_training
 from initadvisor.training.data import Batch, check_finite, first_batch
 from initadvisor.training.losses import Loss, LossKind
+
+Value = TypeVar("Value")
 
 
 def check(model: nn.Module, sample_batch: Any, *, loss: Callable[..., Any] | None = None) -> tuple[Finding, ...]:
@@ -95,10 +99,10 @@ def gather(model: nn.Module, spec: ModelSpec, figures: Figures) -> CheckContext:
         buffers={path: b for path, b in buffers.items() if not b.is_meta},
         figures=figures,
         padding=_padding_rows(model),
-        owners=owners_of(model),
-        sources=tuple(sources_of(model)),
+        owners=_tried("owners of parameters", lambda: owners_of(model), {}),
+        sources=_tried("sources of the model", lambda: tuple(sources_of(model)), ()),
         module_classes={name: type(m).__mro__ for name, m in model.named_modules(remove_duplicate=False)},
-        settings=_settings(model),
+        settings=_tried("the model's configuration", lambda: _settings(model), {}),
     )
 
 
@@ -111,10 +115,28 @@ def audit(context: CheckContext, codes: Iterable[str] | None = None) -> tuple[Fi
     """
     wanted = None if codes is None else set(codes)
     with torch.no_grad():
-        found = [f for c in checks() if wanted is None or c.code in wanted for f in c.findings(context)]
+        found = [f for c in checks() if wanted is None or c.code in wanted for f in _run(c, context)]
     order = {p.path: i for i, p in enumerate(context.spec.params)}
     causes = {c.code for c in checks() if c.cause}
     return tuple(sorted(found, key=lambda f: (f.severity.rank, f.code not in causes, f.code, order.get(f.path, -1))))
+
+
+def _run(check: Check, context: CheckContext) -> list[Finding]:
+    """What a check finds; one that fails is told as a remark, and the others go on."""
+    try:
+        return check.findings(context)
+    except Exception as error:  # noqa: BLE001 - logged, and told by its code
+        told = swallowed(f"check {check.code}", error)
+        return failed(f"{check.code} ({check.name}) could not be run: {told}", context)
+
+
+def _tried(what: str, take: Callable[[], Value], otherwise: Value) -> Value:
+    """What a check may look at beside the numbers; where the user's code refuses to tell it, the audit goes on."""
+    try:
+        return take()
+    except Exception as error:  # noqa: BLE001 - logged; the checks that look at it find nothing
+        swallowed(what, error)
+        return otherwise
 
 
 def _padding_rows(model: nn.Module) -> dict[str, int]:

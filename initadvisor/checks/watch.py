@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from initadvisor.checks.figures import AttentionFigures, LayerFigures, SumFigures
+from initadvisor.checks.figures import AttentionFigures, SumFigures
 from initadvisor.checks.lineage import Fact, Lineage, Use, length, rms
+from initadvisor.checks.steps import Activation, Attention, Layer, Parts, Seen, Step, Sum
 from initadvisor.checks.terms import COMPARING, Clash, Term, clash_of, term_of
+from initadvisor.errors import swallowed
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.training.data import Batch, tensors_in
 from initadvisor.training.engine.metrics import BOUNDED, DEAD_BELOW, FLAT_ABOVE, RECTIFIERS
@@ -25,100 +27,6 @@ FEATURES_READ = 4096
 """Features of a layer through which the spread over samples is measured; the ratio is then known to a few percent."""
 
 _ADDS = frozenset({"add", "__add__", "__radd__", "__iadd__"})
-
-
-@dataclass
-class _Activation:
-    """An elementwise nonlinearity: units that stay zero, share of values in its flat parts."""
-
-    name: str
-    units: int
-    samples: int
-    dead: torch.Tensor | None
-    flat: torch.Tensor | None
-
-
-@dataclass
-class _Sum:
-    """Two signals added.
-
-    Attributes:
-        norm: length of the sum.
-        size: values in it.
-        is_stream: both have one shape, as what joins a residual stream has.
-        parts: of each summand what made it (a use, the parameters it is made of, or None) and its RMS.
-    """
-
-    norm: torch.Tensor
-    size: int
-    is_stream: bool
-    parts: tuple[tuple[Use | tuple[str, ...] | None, torch.Tensor], ...] = ()
-
-
-@dataclass
-class _Attention:
-    """Attention weights: number of keys, mean largest weight, spread of the logits."""
-
-    keys: int
-    largest: torch.Tensor
-    spread: torch.Tensor
-
-
-@dataclass
-class _Step:
-    """One op; what it was taken for depends on which of its weights turn out to be layers."""
-
-    use: Use | None = None
-    other: _Activation | _Sum | _Attention | None = None
-
-
-@dataclass
-class _Layer:
-    """What is gathered of one weight."""
-
-    path: str
-    uses: list[Use] = field(default_factory=list)
-    activation: _Activation | None = None
-
-    def figures(self) -> LayerFigures:
-        count = sum(u.size for u in self.uses)
-        total = sum(float(u.norm) ** 2 for u in self.uses)
-        largest = [float(u.largest) for u in self.uses]
-        grads = [float(g) for u in self.uses for g in u.grads]
-        variation = next((u.variation for u in self.uses if u.variation is not None), None)
-        entered = [float(u.entered) ** 2 for u in self.uses if u.entered is not None]
-        act = self.activation
-        return LayerFigures(
-            self.path,
-            entered=math.sqrt(sum(entered) / len(entered)) if entered else math.nan,
-            rms=math.sqrt(total / count) if count else 0.0,
-            largest=max(largest, default=0.0),
-            finite=math.isfinite(total) and all(math.isfinite(v) for v in largest),
-            variation=math.nan if variation is None else float(variation),
-            grad_norm=math.sqrt(sum(g**2 for g in grads)) if grads else math.nan,
-            activation="" if act is None else act.name,
-            units=0 if act is None else act.units,
-            samples=0 if act is None else act.samples,
-            dead=0 if act is None or act.dead is None else int(act.dead),
-            saturated_share=0.0 if act is None or act.flat is None else float(act.flat),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What a forward and a backward pass showed.
-
-    Attributes:
-        layers: per weight, in execution order.
-        stream: RMS of the residual stream after each branch was added.
-        attentions: per attention.
-        sums: sums of two signals of which one, at least, is known to come from a single weight.
-    """
-
-    layers: tuple[LayerFigures, ...]
-    stream: tuple[float, ...]
-    attentions: tuple[AttentionFigures, ...]
-    sums: tuple[SumFigures, ...] = ()
 
 
 class Watch(TorchFunctionMode):
@@ -138,6 +46,7 @@ class Watch(TorchFunctionMode):
         clashes: what it compared although the shapes do not fit.
         output: what the model returned last, None before.
         lineage: where tensors come from.
+        faults: ops of which no figures could be taken, and why.
     """
 
     def __init__(self, model: nn.Module, batch: Batch) -> None:
@@ -147,7 +56,7 @@ class Watch(TorchFunctionMode):
         for path, p in model.named_parameters():
             self._weights[id(p)] = (p, (path,) if p.ndim >= 2 else ())
         self._samples = batch.size or 0
-        self._steps: list[_Step] = []
+        self._steps: list[Step] = []
         self._varied: set[tuple[tuple[str, ...], ...]] = set()
         self._is_used = False  # some weight has been used
         self._is_followed = True  # and an activation came after it
@@ -156,6 +65,7 @@ class Watch(TorchFunctionMode):
         self._is_inside = True  # the model, or a loss that calls parts of it, is running
         self.terms: list[Term] = []
         self.clashes: list[Clash] = []
+        self.faults: list[str] = []
         self.output: Any = None
         for tensor in tensors_in((batch.target, batch.raw)):
             self.lineage.tell(tensor, Fact(batch=True))
@@ -181,26 +91,26 @@ class Watch(TorchFunctionMode):
         """
         watched = frozenset(layers.values())
         ends = frozenset(path for branch in spec.branches for path in branch.last)
-        found: dict[str, _Layer] = {}
+        found: dict[str, Layer] = {}
         stream: list[float] = []
         sums: list[SumFigures] = []
         attentions: list[AttentionFigures] = []
-        last: _Layer | None = None
+        last: Layer | None = None
         for step in self._steps:
             use, other = step.use, step.other
             path = None if use is None else layer_of(use, watched)
-            if isinstance(other, _Sum) and other.parts:
+            if isinstance(other, Sum) and other.parts:
                 sums += _sum_figures(other)
             if use is not None and path is not None:
-                last = found.setdefault(path, _Layer(path))
+                last = found.setdefault(path, Layer(path))
                 last.uses.append(use)
             elif last is None:
                 continue
-            elif isinstance(other, _Activation):
+            elif isinstance(other, Activation):
                 last.activation = last.activation or other  # only the first that follows belongs to the layer
-            elif isinstance(other, _Sum) and other.is_stream and last.path in ends:
+            elif isinstance(other, Sum) and other.is_stream and last.path in ends:
                 stream.append(float(other.norm) / math.sqrt(other.size))
-            elif isinstance(other, _Attention):
+            elif isinstance(other, Attention):
                 figures = AttentionFigures(last.path, other.keys, float(other.largest), float(other.spread))
                 attentions.append(figures)
         layers_seen = tuple(layer.figures() for layer in found.values())
@@ -213,27 +123,44 @@ class Watch(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "").removesuffix("_")
-        self._compare(name, args, kwargs)
-        if not self._is_inside:
-            out = func(*args, **kwargs)
-            self._follow_facts(name, args, out)
-            return out
-        if name == "scaled_dot_product_attention":
-            self._attend(*args[:2], scale=kwargs.get("scale"), **_named(kwargs, "query", "key"))
-        parts = self._parts(name, args)  # before an addition in place overwrites one of them
+        parts: Parts = ()
+        try:
+            parts = self._before(name, args, kwargs)
+        except Exception as error:  # noqa: BLE001 - a figure that cannot be taken must not break the user's pass
+            self._fail(name, error)
         # An activation in place overwrites what it reads, so the layer's figures were taken before.
         out = func(*args, **kwargs)
+        try:
+            self._after(name, args, kwargs, out, parts)
+        except Exception as error:  # noqa: BLE001 - likewise
+            self._fail(name, error)
+        return out
+
+    def _fail(self, name: str, error: Exception) -> None:
+        told = f"the op {name} could not be watched ({swallowed(f'watching {name}', error)})"
+        if told not in self.faults:
+            self.faults.append(told)
+
+    def _before(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parts:
+        self._compare(name, args, kwargs)
+        if not self._is_inside:
+            return ()
+        if name == "scaled_dot_product_attention":
+            self._attend(*args[:2], scale=kwargs.get("scale"), **_named(kwargs, "query", "key"))
+        return self._parts(name, args)  # before an addition in place overwrites one of them
+
+    def _after(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any, parts: Parts) -> None:
         made = next(_tensors(out), None)
-        if made is None or not made.is_floating_point() or made.numel() == 0:
+        if not self._is_inside or made is None or not made.is_floating_point() or made.numel() == 0:
             self._follow_facts(name, args, out)
-            return out
+            return
         operands = list(_tensors((args, tuple(kwargs.values()))))
         held = [self._weights.get(id(t)) for t in operands]
         names = tuple(entry[1] for entry in held if entry is not None and entry[1])
         if names and all(entry is not None for entry in held):
             self._weights[id(made)] = (made, tuple(dict.fromkeys(path for group in names for path in group)))
-            return out
-        step = _Step()
+            return
+        step = Step()
         if names:
             data = next((t for t, entry in zip(operands, held, strict=True) if entry is None), None)
             step.use = self._use(name, names, made, data)
@@ -242,7 +169,6 @@ class Watch(TorchFunctionMode):
         step.other = self._other(name, args, made, parts)
         if step.use is not None or step.other is not None:
             self._steps.append(step)
-        return out
 
     def _compare(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note what a loss compares; asked before the op runs, since it may refuse what it is given."""
@@ -262,7 +188,7 @@ class Watch(TorchFunctionMode):
             alone = all(id(t) in self._weights for t in others)
             self.lineage.carry(name, first, alone, list(_tensors(out)))
 
-    def _parts(self, name: str, args: tuple[Any, ...]) -> tuple[tuple[Use | tuple[str, ...] | None, torch.Tensor], ...]:
+    def _parts(self, name: str, args: tuple[Any, ...]) -> Parts:
         """Both summands of a sum, where at least one is the work of a single weight."""
         if name not in _ADDS or len(args) < 2 or not all(isinstance(a, torch.Tensor) for a in args[:2]):
             return ()
@@ -297,17 +223,17 @@ class Watch(TorchFunctionMode):
         name: str,
         args: tuple[Any, ...],
         made: torch.Tensor,
-        parts: tuple[tuple[Use | tuple[str, ...] | None, torch.Tensor], ...],
-    ) -> _Activation | _Sum | _Attention | None:
+        parts: Parts,
+    ) -> Activation | Sum | Attention | None:
         if name in RECTIFIERS or name in BOUNDED:
             return None if self._is_followed else self._follow(name, made)
         if parts or (name in _ADDS and self._is_used and _is_sum(args)):
-            return _Sum(length(made.detach()), made.numel(), self._is_used and _is_sum(args), parts)
+            return Sum(length(made.detach()), made.numel(), self._is_used and _is_sum(args), parts)
         if name == "softmax" and made.ndim >= 3:
             return self._soften(made.detach(), args[0])
         return None
 
-    def _follow(self, name: str, out: torch.Tensor) -> _Activation | None:
+    def _follow(self, name: str, out: torch.Tensor) -> Activation | None:
         """An activation belongs to the layer before it."""
         if out.ndim < 2:
             return None
@@ -315,7 +241,7 @@ class Watch(TorchFunctionMode):
         value = out.detach()
         unit = 1 if self._channels_first else value.ndim - 1
         others = [d for d in range(value.ndim) if d != unit]
-        act = _Activation(name, value.shape[unit], value.numel() // value.shape[unit], None, None)
+        act = Activation(name, value.shape[unit], value.numel() // value.shape[unit], None, None)
         if name in RECTIFIERS:
             largest = torch.linalg.vector_norm(value, ord=math.inf, dim=others)
             act.dead = (largest <= DEAD_BELOW).sum()
@@ -332,16 +258,16 @@ class Watch(TorchFunctionMode):
         q = query.detach().flatten(0, -3)[:QUERIES_READ, :QUERIES_READ].float()
         k = key.detach().flatten(0, -3)[:QUERIES_READ].float()
         logits = q @ k.transpose(-1, -2) * (scale if scale is not None else q.shape[-1] ** -0.5)
-        self._steps.append(_Step(other=_Attention(k.shape[-2], *_sharpness(logits))))
+        self._steps.append(Step(other=Attention(k.shape[-2], *_sharpness(logits))))
 
-    def _soften(self, weights: torch.Tensor, logits: Any) -> _Attention | None:
+    def _soften(self, weights: torch.Tensor, logits: Any) -> Attention | None:
         """An attention written by hand shows its weights."""
         if not self._is_used or not isinstance(logits, torch.Tensor) or weights.shape[-1] < 2:
             return None
         # Masked logits are minus infinity or nearly; what remains is told by the weights alone.
         seen = weights.reshape(-1, weights.shape[-1])[:: max(1, weights.numel() // weights.shape[-1] // 4096)]
         spread = seen.float().clamp_min(1e-30).log().std(dim=-1).mean()
-        return _Attention(seen.shape[-1], seen.float().amax(dim=-1).mean(), spread)
+        return Attention(seen.shape[-1], seen.float().amax(dim=-1).mean(), spread)
 
 
 def layer_of(use: Use, watched: frozenset[str]) -> str | None:
@@ -350,7 +276,7 @@ def layer_of(use: Use, watched: frozenset[str]) -> str | None:
     return next((path for path in first if path is not None), None)
 
 
-def _sum_figures(found: _Sum) -> Iterator[SumFigures]:
+def _sum_figures(found: Sum) -> Iterator[SumFigures]:
     # Positions are no layers, so what a use is made of is asked for by name.
     names = [source.names[-1] if isinstance(source, Use) else source for source, _ in found.parts]
     one, other = (group[0] if group else "" for group in names)

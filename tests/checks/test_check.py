@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 from planted import LanguageModel, NeverScaled, attention, changed, fill, fresh, language, mlp, on_rows, plain, rows
 from torch import nn
 
+from initadvisor.checks import plugin
 from initadvisor.checks.fix import mend, mendable
 from initadvisor.checks.runner import check
 from initadvisor.checks.topics.flow import trend
+from initadvisor.checks.watch import Watch
 from initadvisor.errors import InputError
 from initadvisor.testing import assert_healthy
 
@@ -226,3 +229,44 @@ def test_a_geometric_trend_is_read_exactly(factor: float, depths: int, start: fl
     assert found is not None
     assert found.per_layer == pytest.approx(factor, rel=1e-6)
     assert found.total == pytest.approx(factor ** (depths - 1), rel=1e-4)
+
+
+@pytest.mark.parametrize("code", ["INI104", "INI403", "INI501"])
+def test_a_check_that_fails_is_told_and_the_others_go_on(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = fresh(changed(plain, fill("2.weight", -0.05)))
+    before = [f for f in check(model, batch) if f.code != code]
+    assert before
+
+    def broken(context: object) -> list[object]:
+        raise KeyError("blocks.7")
+
+    monkeypatch.setitem(plugin._CHECKS, code, replace(plugin.find(code), run=broken))
+    monkeypatch.delenv("INITADVISOR_STRICT", raising=False)
+    found = check(model, batch)
+    assert [f for f in found if f.code != "INI903"] == before
+    (told,) = [f for f in found if f.code == "INI903"]
+    assert (told.severity.value, code in told.message, "KeyError" in told.message) == ("info", True, True)
+    monkeypatch.setenv("INITADVISOR_STRICT", "1")
+    with pytest.raises(KeyError):
+        check(model, batch)
+
+
+def test_an_op_that_cannot_be_watched_is_told_and_the_pass_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no figure")
+
+    monkeypatch.setattr(Watch, "_follow", broken)
+    monkeypatch.delenv("INITADVISOR_STRICT", raising=False)
+    found = check(*fresh(plain))
+    assert any(f.code == "INI901" and "relu" in f.message for f in found)
+
+
+def test_a_model_that_refuses_to_tell_of_itself_is_audited(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Config:
+        def to_dict(self) -> dict[str, int]:
+            raise RuntimeError("secret")
+
+    model, batch = fresh(changed(plain, fill("2.weight", 0.05)))
+    monkeypatch.delenv("INITADVISOR_STRICT", raising=False)
+    model.config = Config()  # type: ignore[assignment]
+    assert "INI104" in {f.code for f in check(model, batch)}
