@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from initadvisor.checks.finding import Finding
+from initadvisor.checks.proposals import audit_training
 from initadvisor.errors import InputError, nearest
 from initadvisor.graph.analyze import analyze
 from initadvisor.graph.spec import ModelSpec
@@ -74,6 +76,11 @@ class Advice:
     def lr(self) -> float:
         """Learning rate the recommended scheme did best at."""
         return self.decision.lr
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What :func:`initadvisor.check` finds wrong with the model, the data and the loss as they came."""
+        return self.evidence.findings
 
     @property
     def spec(self) -> ModelSpec:
@@ -240,6 +247,8 @@ def advise(
         # The task's model is the user's own, or a materialised copy of a lazy one; it is only ever copied from.
         spec = protect_spec(analyze(task.model, task.sample), task.model, protect)
         schemes = _choose(propose_from_spec(spec, task.model, task.sample, loss=task.loss), candidates)
+        audit = audit_training(task, schemes if candidates is None else (), seed=seed)
+        schemes = audit.fit(schemes)
         study = _open_study(storage, study_name)
         race = run_race(
             task, schemes, spec, budget=budget, seed=seed, study=study, executor=executor, on_event=on_event
@@ -256,7 +265,8 @@ def advise(
             seed=seed,
             full_steps=steps,
             versions=_versions(),
-            notes=(*((trained,) if trained else ()), *task.notes),
+            notes=(*((trained,) if trained else ()), *task.notes, *audit.notes),
+            findings=audit.findings,
         )
         chosen = evidence.scheme(race.decision.scheme)
         evidence = replace(evidence, weights=_histograms(task, chosen, spec, seed))

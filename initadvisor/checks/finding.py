@@ -51,6 +51,7 @@ class Finding:
         where: source of the class that owns it, None where no source but torch's own is known.
         references: keys of :mod:`initadvisor.references`.
         name: slug of the check (``"non-finite-weights"``).
+        patterns: the paths as few patterns that recipes take, each with the number of paths it fits.
     """
 
     code: str
@@ -62,3 +63,4 @@ class Finding:
     where: Location | None = None
     references: tuple[str, ...] = ()
     name: str = ""
+    patterns: tuple[tuple[str, int], ...] = ()

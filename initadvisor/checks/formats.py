@@ -10,7 +10,7 @@ from initadvisor.checks.finding import Finding, Severity
 from initadvisor.checks.registry import checks
 from initadvisor.errors import InputError, nearest
 from initadvisor.references import cite
-from initadvisor.report.folding import fold_paths
+from initadvisor.schemes.folding import fold_paths
 
 JSON_VERSION = 1
 """Of the JSON document's layout; grows when a field changes its meaning or goes."""
@@ -51,8 +51,9 @@ def render_findings(
 
 
 def labels_of(finding: Finding) -> list[str]:
-    """Paths of a finding, repeated blocks folded; the first few, and how many more there are."""
-    labels = fold_paths(finding.paths)
+    """Paths of a finding as patterns that recipes take; the first few, and how many more there are."""
+    patterns = [f"{pattern} (×{count})" if count > 1 else pattern for pattern, count in finding.patterns]
+    labels = patterns or fold_paths(finding.paths)
     more = len(labels) - _LABELS_SHOWN
     return labels if more <= 0 else [*labels[:_LABELS_SHOWN], f"… and {more} more"]
 
@@ -111,6 +112,7 @@ def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
                 "severity": f.severity.value,
                 "path": f.path,
                 "paths": list(f.paths),
+                "patterns": [pattern for pattern, _ in f.patterns],
                 "message": f.message,
                 "remedy": f.remedy,
                 "where": None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from initadvisor.checks.context import CheckContext
 from initadvisor.checks.finding import Finding, Location, Severity
 from initadvisor.errors import RegistryError, nearest
+from initadvisor.schemes.folding import patterns_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ def _fold(check: Check, hits: list[Hit], context: CheckContext) -> list[Finding]
         key = (tuple(dict.fromkeys(template(p) for p in hit.paths)), hit.severity or check.severity)
         groups.setdefault(key, []).append(hit)
     findings = []
+    every = (*context.tensors, *context.buffers)
     for (_, severity), group in groups.items():
         worst = max(group, key=lambda h: h.weight)
         paths = tuple(dict.fromkeys(p for hit in group for p in hit.paths))
@@ -108,6 +110,7 @@ def _fold(check: Check, hits: list[Hit], context: CheckContext) -> list[Finding]
                 where=worst.where or (context.location_of(paths[0]) if paths else None),
                 references=check.references,
                 name=check.name,
+                patterns=tuple(patterns_of(paths, every)),
             )
         )
     return findings

@@ -75,6 +75,7 @@ def check_schema() -> dict[str, Any]:
             "severity": severity,
             "path": TEXT,
             "paths": TEXTS,
+            "patterns": TEXTS,
             "message": TEXT,
             "remedy": TEXT,
             "where": {"anyOf": [place, {"type": "null"}]},

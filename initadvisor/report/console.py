@@ -60,6 +60,7 @@ def render(
     """
     page = Page(width=width, color=color, unicode=unicode)
     _advice(page, evidence)
+    _findings(page, evidence)
     _gaps(page, evidence)
     _why(page, evidence)
     _effect(page, evidence)
@@ -77,6 +78,13 @@ def _advice(page: Page, evidence: Evidence) -> None:
     told = sentences.diagnosis(evidence)
     if told:
         page.bullets(told)
+
+
+def _findings(page: Page, evidence: Evidence) -> None:
+    found = sentences.findings(evidence)
+    if found:
+        page.heading("Found wrong as it came", alarm=True)
+        page.bullets(found)
 
 
 def _gaps(page: Page, evidence: Evidence) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from initadvisor.checks.finding import Finding
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.trials.result import RaceResult
@@ -50,6 +51,7 @@ class Evidence:
         versions: name -> version of what ran (initadvisor, torch, optuna, python).
         notes: remarks of the analysis, rules and data reading, worth a line each.
         weights: histograms of a few representative tensors.
+        findings: what the audit finds wrong with the weights, the data and the loss as they came, the worst first.
     """
 
     model_name: str
@@ -64,6 +66,7 @@ class Evidence:
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     weights: tuple[WeightSample, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     def scheme(self, name: str) -> Scheme:
         """The candidate called ``name``; KeyError where there is none."""

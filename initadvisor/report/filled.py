@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from initadvisor.report.codec import encode
-from initadvisor.report.folding import Folded, fold
 from initadvisor.report.jsonout import envelope
 from initadvisor.report.numbers import number, plural
 from initadvisor.report.page import Page
 from initadvisor.report.sentences import listing
+from initadvisor.schemes.folding import Folded, fold
 from initadvisor.schemes.values import ApplyResult, FilledTensor
 
 APPLY_FORMAT = "initadvisor.apply"

@@ -105,6 +105,7 @@ def _content(evidence: Evidence, recipe: str) -> dict[str, Any]:
         "model": f"{evidence.model_name}, {size(evidence.parameter_count)} trainable parameters",
         "interruption": sentences.interruption(evidence),
         "diagnosis": sentences.diagnosis(evidence),
+        "findings": sentences.findings(evidence),
         "gaps": sentences.coverage_gaps(evidence.spec.coverage),
         "why": (*decision.why, *words),
         "effect": _unbroken(sentences.effect(evidence)),

@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from initadvisor.checks.finding import Severity
 from initadvisor.graph.spec import Coverage
 from initadvisor.report.contrast import confirmed_loss, contrast, curve_of, flow_of, other_scheme, was_tried
 from initadvisor.report.evidence import Evidence
-from initadvisor.report.folding import fold_paths
 from initadvisor.report.numbers import count, duration, number, p_value, plural, rate, share
+from initadvisor.schemes.folding import fold_paths
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.training.engine.result import SignalFlow, Status
 from initadvisor.trials.result import RankingEntry, Verdict
@@ -29,6 +30,9 @@ SHORTEST_HORIZON = 20
 EARLY_SHARE = 0.05
 """Part of the full training below which "initialisation does not matter" is not said: picks after 5% of training were
 right in the median and far off in a tenth of the tasks, and plateaus end later still."""
+
+FINDING_PATHS = 3
+"""Patterns of parameters named with a finding; `initadvisor check` names all."""
 
 SHOWN_PATHS = 3
 """Folded paths named in one line before the rest are counted."""
@@ -287,10 +291,11 @@ def cost(evidence: Evidence) -> str:
 def diagnosis(evidence: Evidence) -> tuple[str, ...]:
     """Where initialisation is not the problem: that, and what the figures point to instead."""
     decision = evidence.race.decision
+    errors = _errors_first(evidence)
     if decision.verdict is Verdict.SWITCH:
-        return ()
-    if decision.verdict is Verdict.UNDECIDED:
-        return decision.diagnosis
+        return errors
+    if decision.verdict is Verdict.UNDECIDED or errors:
+        return (*errors, *decision.diagnosis)
     return (_not_the_problem(evidence), *decision.diagnosis)
 
 
@@ -315,6 +320,26 @@ def flow_in_words(evidence: Evidence) -> tuple[str, ...]:
     meant = any(s.name == shown.other and starts_from_zero(s) for s in evidence.schemes)
     before, after = flow_of(evidence, shown.before), flow_of(evidence, shown.after)
     return figures_in_words(before, after, shown.other, zeros_meant=meant)
+
+
+def findings(evidence: Evidence) -> tuple[str, ...]:
+    """What the audit found wrong as things are: errors and warnings, a line each, with the remedy."""
+    told = []
+    for f in evidence.findings:
+        if f.severity is not Severity.INFO:
+            where = f" ({', '.join(pattern for pattern, _ in f.patterns[:FINDING_PATHS])})" if f.patterns else ""
+            told.append(f"{f.code} {f.severity.value}{where}: {f.message}. {f.remedy}")
+    return tuple(told)
+
+
+def _errors_first(evidence: Evidence) -> tuple[str, ...]:
+    """That the weights, data or loss as they came have an error, which comes before any other cause."""
+    codes = dict.fromkeys(f.code for f in evidence.findings if f.severity is Severity.ERROR)
+    if not codes:
+        return ()
+    return (
+        f"As it came, this training has {plural(len(codes), 'error')} ({', '.join(codes)}, below): mend that first.",
+    )
 
 
 def remarks(evidence: Evidence) -> tuple[str, ...]:

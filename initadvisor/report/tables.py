@@ -7,9 +7,9 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from initadvisor.graph.spec import QUIET_ROLES, Confidence, ModelSpec, ParamSpec
-from initadvisor.report.folding import Folded, fold, span
 from initadvisor.report.numbers import dims, plural, size
 from initadvisor.report.sentences import assumptions, coverage_gaps
+from initadvisor.schemes.folding import Folded, fold, span
 from initadvisor.types import NO_ACTIVATION, Role
 
 if TYPE_CHECKING:

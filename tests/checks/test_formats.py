@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from initadvisor.checks.finding import Finding, Location, Severity
 from initadvisor.checks.formats import FORMATS, render_findings
@@ -14,6 +16,8 @@ from initadvisor.checks.registry import checks
 from initadvisor.checks.settings import exit_code, filter_findings, load_settings
 from initadvisor.errors import InputError
 from initadvisor.references import cite
+from initadvisor.schemes.folding import patterns_of
+from initadvisor.schemes.paths import matches
 
 FINDINGS = (
     Finding(
@@ -34,7 +38,7 @@ FINDINGS = (
 
 def test_text_folds_blocks_and_counts() -> None:
     text = render_findings(FINDINGS)
-    assert "h.{0–2}.w (×3)" in text
+    assert "h.{0..2}.w (×3)" in text
     assert "src/model.py:12 (Net)" in text
     assert text.endswith("1 error, 1 warning, 1 remark")
     assert "\x1b[" not in text
@@ -161,3 +165,16 @@ def test_codes_are_stable_in_form_and_cite_what_exists() -> None:
         assert check.remedy.endswith(".")
         for key in check.references:
             assert cite(key).key == key
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_patterns_fit_exactly_what_was_found(data: st.DataObject) -> None:
+    """What is told can be pasted: as a pattern of a recipe it names these parameters and no other."""
+    every = [f"{a}.{i}.{b}" for a in ("net", "h") for i in range(7) for b in ("weight", "bias")]
+    every += [f"h.{i}.mix.{j}.w" for i in range(3) for j in range(3)]
+    paths = data.draw(st.lists(st.sampled_from(every), unique=True, min_size=1))
+    found = patterns_of(paths, every)
+    fitting = [p for pattern, _ in found for p in every if matches(pattern, p)]
+    assert sorted(fitting) == sorted(paths)
+    assert sum(count for _, count in found) == len(paths)

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 
 from initadvisor.report.console import render
 from initadvisor.report.evidence import Evidence
-from initadvisor.report.folding import fold, template
 from initadvisor.report.plots import plot_flow
 from initadvisor.report.sentences import effect, figures_in_words, headline, scope, starts_from_zero
 from initadvisor.report.tables import render_spec
 from initadvisor.report.termplot import linear_axis, log_axis, panel
+from initadvisor.schemes.folding import fold, template
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.schemes.values import Assignment, Fill, Part, SchemeKind
 from initadvisor.training.engine.result import SignalFlow

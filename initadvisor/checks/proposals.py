@@ -1,0 +1,99 @@
+"""The audit as advice needs it: of the weights as they came, and of what every candidate would fill."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from initadvisor.checks.finding import Finding, Severity
+from initadvisor.checks.registry import get
+from initadvisor.checks.runner import check
+from initadvisor.errors import InitAdvisorError, swallowed
+from initadvisor.schemes.scheme import Scheme
+from initadvisor.training.engine.loop import drawn_model
+from initadvisor.training.task import TrainingTask
+from initadvisor.types import CURRENT, TORCH_DEFAULT
+
+LARGEST_FILLED = 10_000_000
+"""Elements of a model up to which every candidate is filled and audited: two passes each, a few seconds together."""
+
+LARGEST_MEASURED = 1_000_000
+"""The same for candidates that measure on data while they fill, each of which takes tens of passes."""
+
+
+REMARKED = ("INI507",)
+"""Remarks of the audit that a report has to make as well: what the trials do that the user's own training does not."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found.
+
+    Attributes:
+        findings: of the weights as they came.
+        unfit: candidate -> the error that its own fill has.
+    """
+
+    findings: tuple[Finding, ...]
+    unfit: Mapping[str, Finding]
+
+    def fit(self, schemes: Iterable[Scheme]) -> tuple[Scheme, ...]:
+        """Those without an error of their own; both baselines stay, since they are what is compared with."""
+        return tuple(s for s in schemes if s.name not in self.unfit)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks on the loss, and a line per candidate that was left out."""
+        loss = [f.message for f in self.findings if f.severity is Severity.INFO and f.code in REMARKED]
+        left = [f'"{name}" was not tried: its weights have {f.code}, {f.message}' for name, f in self.unfit.items()]
+        return (*loss, *left)
+
+
+def audit_training(task: TrainingTask, schemes: Sequence[Scheme] = (), *, seed: int = 0) -> Audit:
+    """Audit the weights of a training as they came, and a draw of every candidate.
+
+    Args:
+        task: the training; its model is only copied from.
+        schemes: candidates, baselines among them or not.
+        seed: of the draws.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from initadvisor.training.task import make_task
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> _ = nn.init.zeros_(net[0].weight), nn.init.zeros_(net[0].bias)
+        >>> task = make_task(net, (torch.randn(40, 4), torch.randint(3, (40,))), lr=0.1)
+        >>> [f.code for f in audit_training(task).findings]
+        ['INI104', 'INI112', 'INI401']
+    """
+    findings = _findings(task, None, seed)
+    size = sum(p.numel() for p in task.model.parameters())
+    known = {(f.code, f.path) for f in findings if f.severity is Severity.ERROR}
+    unfit: dict[str, Finding] = {}
+    for scheme in schemes:
+        most = LARGEST_MEASURED if getattr(scheme, "calibrations", ()) else LARGEST_FILLED
+        if scheme.name in (CURRENT, TORCH_DEFAULT) or size > most:
+            continue
+        error = next((f for f in _findings(task, scheme, seed) if _is_own(f, known)), None)
+        if error is not None:
+            unfit[scheme.name] = error
+    return Audit(findings, unfit)
+
+
+def _is_own(finding: Finding, known: set[tuple[str, str]]) -> bool:
+    """An error that the fill makes, or leaves although filling could mend it: not one of the data or the loss."""
+    if finding.severity is not Severity.ERROR:
+        return False
+    return (finding.code, finding.path) not in known or get(finding.code).mends
+
+
+def _findings(task: TrainingTask, scheme: Scheme | None, seed: int) -> tuple[Finding, ...]:
+    try:
+        model = task.member() if scheme is None else drawn_model(task, scheme, seed)
+        return check(model, task.sample, loss=task.loss)
+    except InitAdvisorError:
+        return ()  # what cannot be filled or called is told by the trials, in the same words
+    except Exception as error:  # noqa: BLE001 - logged; advice goes on without the audit
+        swallowed("the audit", error)
+        return ()
