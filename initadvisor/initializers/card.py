@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from initadvisor.errors import RegistryError, nearest
+from initadvisor.registry import Registry
 from initadvisor.types import Fans
 
 Initializer = Callable[..., torch.Tensor]
@@ -94,36 +94,12 @@ class Card:
     sampler: Sampler | None = None
 
 
-_CARDS: dict[str, Card] = {}
-_ALIASES: dict[str, str] = {}
+_CARDS: Registry[Card] = Registry("initializer", lambda card: (card.name, *card.aliases))
 
-
-def register(card: Card) -> Card:
-    """Add a card.
-
-    Raises:
-        RegistryError: the name or an alias is taken.
-    """
-    for name in (card.name, *card.aliases):
-        if name in _CARDS or name in _ALIASES:
-            raise RegistryError(f'initializer "{name}" is registered twice')
-    _CARDS[card.name] = card
-    _ALIASES.update(dict.fromkeys(card.aliases, card.name))
-    return card
-
-
-def get(name: str) -> Card:
-    """The card called ``name`` (or aliased so).
-
-    Raises:
-        RegistryError: unknown; the nearest name is in the message.
-    """
-    found = _CARDS.get(_ALIASES.get(name, name))
-    if found is None:
-        raise RegistryError(f'unknown initializer "{name}"; {nearest(name, [*_CARDS, *_ALIASES])}')
-    return found
+register = _CARDS.add
+get = _CARDS.get
 
 
 def cards() -> Iterator[Card]:
     """All cards, by name."""
-    return iter(sorted(_CARDS.values(), key=lambda c: c.name))
+    return iter(_CARDS)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
 from initadvisor.graph.spec import ModelSpec, ParamSpec
+from initadvisor.schemes.rules import factors
 from initadvisor.schemes.rules.fills import default_fans, short
 from initadvisor.schemes.rules.gain import weight_gain
 from initadvisor.schemes.rules.reading import branch_of, plain_depth, residual_count
@@ -20,9 +20,14 @@ GAINS: dict[str, Context] = {
 """Names of gains -> which gain of the activation before the weight is meant."""
 
 
-def _layers(spec: ModelSpec) -> int:
-    """Transformer layers: two branches each."""
-    return max(1, residual_count(spec) // 2)
+def _encoder(spec: ModelSpec) -> int:
+    return factors.layer_counts(spec)[0]
+
+
+def _decoder(spec: ModelSpec) -> int:
+    """Layers of the decoder; of a model that has one stack, its layers."""
+    layers, decoder = factors.layer_counts(spec)
+    return decoder or layers
 
 
 def _layer(param: ParamSpec) -> int:
@@ -32,19 +37,19 @@ def _layer(param: ParamSpec) -> int:
 def _fixup(param: ParamSpec, spec: ModelSpec) -> float:
     branch = branch_of(param, spec)
     layers = branch.length if branch is not None else 1
-    return 1.0 if layers < 2 else residual_count(spec) ** (-1 / (2 * layers - 2))
+    return factors.fixup(residual_count(spec), layers)
 
 
 SCALES: dict[str, Callable[[ParamSpec, ModelSpec], float]] = {
-    "1/sqrt(branches)": lambda p, s: residual_count(s) ** -0.5,
-    "1/sqrt(2*layer)": lambda p, s: (2 * _layer(p)) ** -0.5,
+    "1/sqrt(branches)": lambda p, s: factors.root_of_branches(residual_count(s)),
+    "1/sqrt(2*layer)": lambda p, s: factors.root_of_layer(_layer(p)),
     "1/sqrt(width)": lambda p, s: p.shape[-1] ** -0.5,
     "1/sqrt(fan_in)": lambda p, s: default_fans(p, s).fan_in ** -0.5,
     "fixup": _fixup,
-    "deepnorm": lambda p, s: (8 * _layers(s)) ** -0.25,
-    "t-fixup": lambda p, s: 0.67 * _layers(s) ** -0.25,
-    "t-fixup:decoder": lambda p, s: (9 * _layers(s)) ** -0.25,
-    "sub-ln": lambda p, s: math.sqrt(math.log(2 * _layers(s))),
+    "deepnorm": lambda p, s: factors.deepnorm(_encoder(s)),
+    "t-fixup": lambda p, s: factors.tfixup_encoder(_encoder(s)),
+    "t-fixup:decoder": lambda p, s: factors.tfixup_decoder(_decoder(s)),
+    "sub-ln": lambda p, s: factors.subln(_encoder(s)),
 }
 """Names of factors on the gain -> what they are for one parameter of one model."""
 

@@ -180,7 +180,7 @@ def _known_outputs(spec: ModelSpec, batch: Batch | None) -> bool:
 
 
 _DEEPNORM = ("deepnorm_packed", "deepnorm_query_key", "deepnorm")
-_TFIXUP = ("tfixup_packed", "deepnorm_query_key", "tfixup", "embedding_row_norm")
+_TFIXUP = ("tfixup_packed", "deepnorm_query_key", "tfixup", "tfixup_table")
 _ZERO_LAST = ("zero_last_norm", "zero_last_weight", "modulation_zero")
 
 SMALL_STACK = figure("small_stack")

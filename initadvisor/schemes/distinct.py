@@ -55,17 +55,13 @@ def _close(a: Figure, b: Figure) -> bool:
     return abs(a[3] - b[3]) <= _SAME_SIZE * size and abs(a[2] - b[2]) <= _SAME_SIZE * max(size, abs(a[2]), abs(b[2]))
 
 
-def same_effect(a: Scheme, b: Scheme) -> bool:
-    """Whether two schemes would fill a model with draws nothing could tell apart."""
-    return _same(a, _figures(a), b, _figures(b))
-
-
 def _same(
     a: Scheme,
     figures_a: tuple[tuple[str, tuple[Figure, ...]], ...],
     b: Scheme,
     figures_b: tuple[tuple[str, tuple[Figure, ...]], ...],
 ) -> bool:
+    """Whether two schemes would fill a model with draws nothing could tell apart."""
     if a.calibrations != b.calibrations or len(figures_a) != len(figures_b):
         return False
     for (path_a, parts_a), (path_b, parts_b) in zip(figures_a, figures_b, strict=True):

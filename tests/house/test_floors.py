@@ -18,7 +18,7 @@ PACKAGE = ROOT / "initadvisor"
 # (what has an error is not proposed, and a report carries the findings), so `checks` lies below `report` and `advisor`.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "private"),
-    ("types", "references", "reach", "streams", "plaintext", "files"),
+    ("types", "references", "registry", "reach", "streams", "plaintext", "files"),
     ("snapshot", "guard", "twins"),
     ("training",),
     ("graph", "initializers"),

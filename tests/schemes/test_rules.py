@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from handmade import bias, gates, lstm, mlp, norm, residual, spec_of, weight
+from handmade import bias, gates, lstm, mlp, norm, spec_of, weight
 
 from initadvisor.errors import RegistryError, SchemeError
 from initadvisor.graph.spec import Branch, Confidence, ModelSpec, NormStyle, ParamSpec
@@ -161,6 +161,7 @@ ROWS: dict[str, Row] = {
         "qkv",
         lambda p: [round(x.fill.gain, 4) for x in p.parts] == [1.0, 1.0, round(0.67 * 6**-0.25, 4)],
     ),
+    "tfixup_table": at(UNTIED, "table", is_("normal", std=0.25)),
     "subln": Row(branch(OUT, 8, NormStyle.INNER_NORM), "out", is_("variance_scaling", LN_2L)),
     "embedding_unit": at(UNTIED, "table", is_("normal", std=1.0)),
     "embedding_tied": at(TIED, "table", is_("normal", std=0.25)),
@@ -331,6 +332,13 @@ def test_t_fixup_scales_decoders_by_their_own_number_and_law():
     rule = registry.get("tfixup")
     got = [fill(rule.propose(spec[f"w{i}"], spec, CONTEXT)).gain for i in range(len(kinds))]
     assert got == pytest.approx([0.67 * 2**-0.25] * 4 + [27**-0.25] * 9, rel=1e-4)
+    deep = [fill(registry.get("deepnorm").propose(spec[f"w{i}"], spec, CONTEXT)).gain for i in (0, 4)]
+    assert deep == pytest.approx([0.87 * (2**4 * 3) ** (-1 / 16), 36**-0.25], rel=1e-4)
+    sub = [fill(registry.get("subln").propose(spec[f"w{i}"], spec, CONTEXT)).gain for i in (0, 4)]
+    assert sub == pytest.approx([math.sqrt(math.log(9) * math.log(4) / 3), math.sqrt(math.log(9))], rel=1e-4)
+    table = replace(spec, params=(*spec.params, TABLE))
+    made = fill(registry.get("tfixup_table").propose(TABLE, table, CONTEXT))
+    assert dict(made.args)["std"] == pytest.approx(27**-0.25 / 4, rel=1e-4)
 
 
 def test_modulated_branches_keep_their_weights():
@@ -427,7 +435,3 @@ def test_registry_refuses_duplicates_and_suggests():
         registry.register(registry.get("bias"))
     with pytest.raises(RegistryError, match='did you mean "forget_bias"'):
         registry.get("forget_bais")
-    spec = residual()[1]
-    scheme = build.scheme_from_rules("s", SchemeKind.RULES, "", spec, STRUCTURE)
-    assert "residual_sqrt" not in registry.unfired([scheme])
-    assert "forget_bias" in registry.unfired([scheme])

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from initadvisor.errors import RegistryError, nearest
 from initadvisor.initializers.card import Hyperparameter
+from initadvisor.registry import Registry
 from initadvisor.schemes.slots import Slot, SlotKind, is_weight_norm, slots_of
 from initadvisor.training.data import Batch
 
@@ -66,35 +66,15 @@ class CalibrationCard:
     descends: bool = False
 
 
-_CARDS: dict[str, CalibrationCard] = {}
+_CARDS: Registry[CalibrationCard] = Registry("data-driven step", lambda card: (card.name,))
 
-
-def register(card: CalibrationCard) -> CalibrationCard:
-    """Add a card.
-
-    Raises:
-        RegistryError: the name is taken.
-    """
-    if card.name in _CARDS:
-        raise RegistryError(f'data-driven step "{card.name}" is registered twice')
-    _CARDS[card.name] = card
-    return card
-
-
-def get(name: str) -> CalibrationCard:
-    """The card called ``name``.
-
-    Raises:
-        RegistryError: unknown; the nearest name is in the message.
-    """
-    if name not in _CARDS:
-        raise RegistryError(f'unknown data-driven step "{name}"; {nearest(name, _CARDS)}')
-    return _CARDS[name]
+register = _CARDS.add
+get = _CARDS.get
 
 
 def cards() -> Iterator[CalibrationCard]:
     """All cards, by name."""
-    return iter(sorted(_CARDS.values(), key=lambda c: c.name))
+    return iter(_CARDS)
 
 
 def rescalable(model: nn.Module, paths: set[str]) -> tuple[dict[str, Slot], tuple[str, ...]]:

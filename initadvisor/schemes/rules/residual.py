@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
 from initadvisor.graph.spec import ModelSpec, NormStyle, ParamSpec
-from initadvisor.schemes.rules.fills import constant, matrix_parts, zeros
+from initadvisor.schemes.rules import factors
+from initadvisor.schemes.rules.fills import constant, matrix_parts, normal, zeros
 from initadvisor.schemes.rules.gain import learns_from_zero
 from initadvisor.schemes.rules.reading import (
     branch_of,
@@ -24,13 +25,13 @@ from initadvisor.types import Role
 def _sqrt_branches(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     count = residual_count(spec)
     why = f"{count} branches add up on the stream, so each writes 1/√{count} of its size"
-    return scaled_weight(param, spec, context, 1 / math.sqrt(count), why)
+    return scaled_weight(param, spec, context, factors.root_of_branches(count), why)
 
 
 def _sqrt_norm(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     count = residual_count(spec)
     return Proposal(
-        constant(param, round(1 / math.sqrt(count) - param.offset, 6)),
+        constant(param, round(factors.root_of_branches(count) - param.offset, 6)),
         f"it ends its branch, so it is what scales it: 1/√{count} for {count} branches (the weight before has no say)",
     )
 
@@ -79,9 +80,8 @@ def _fixup(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     count = residual_count(spec)
     if layers < 2:
         return base_weight(param, spec, context)
-    power = -1 / (2 * layers - 2)
     why = f"Fixup: {count} branches of {layers} layers, the non-last ones times {count}^(−1/{2 * layers - 2})"
-    return scaled_weight(param, spec, context, count**power, why)
+    return scaled_weight(param, spec, context, factors.fixup(count, layers), why)
 
 
 def _rezero(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
@@ -90,83 +90,77 @@ def _rezero(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     )
 
 
-def _deepnorm(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
-    layers = max(1, residual_count(spec) // 2)
-    factor = (8 * layers) ** -0.25
-    parts = matrix_parts(param, Context(family="normal", mode="fan_avg"), factor)
-    return Proposal(parts, f"DeepNorm's β for {layers} layers: Xavier times (8·{layers})^(−1/4) = {factor:.3g}")
+_XAVIER = Context(family="normal", mode="fan_avg")
+"""The fill that DeepNorm, T-Fixup and Sub-LN multiply."""
+
+Factor = Callable[[ParamSpec, ModelSpec], tuple[float, str]]
+"""What a method multiplies Xavier's draw with, and the clause that says why."""
 
 
-def _deepnorm_others(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
-    return Proposal(
-        matrix_parts(param, Context(family="normal", mode="fan_avg"), 1.0),
-        "DeepNorm leaves queries and keys at plain Xavier",
-    )
-
-
-_DEEPNORM_ROLES = frozenset({Role.VALUE, Role.ATTN_OUT, Role.MLP_IN, Role.MLP_GATE, Role.MLP_OUT})
-
-
-def _deepnorm_qkv(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
-    layers = max(1, residual_count(spec) // 2)
-    return _by_role(
-        param, (8 * layers) ** -0.25, f"DeepNorm for {layers} layers: the value part times (8·{layers})^(−1/4)"
-    )
-
-
-def _by_role(param: ParamSpec, value_gain: float, why: str) -> Proposal:
-    """Xavier for every slice, the value slice at a gain of its own."""
-    xavier = Context(family="normal", mode="fan_avg")
-    plain, small = matrix_parts(param, xavier, 1.0), matrix_parts(param, xavier, value_gain)
-    picked = tuple(
-        s if s.slice is not None and s.slice.role is Role.VALUE else p for p, s in zip(plain, small, strict=True)
-    )
-    return Proposal(picked, f"{why}, queries and keys at plain Xavier")
-
-
-_ATTENTION = frozenset({Role.QUERY, Role.KEY, Role.VALUE, Role.QKV, Role.ATTN_OUT})
-
-
-def _decoder_layers(spec: ModelSpec) -> tuple[tuple[int, int, int], ...]:
-    """Three branches in a row that attend, attend and do not: a decoder's layer, which reads the encoder too."""
-    attends = [any(p in spec and spec[p].role in _ATTENTION for p in branch.params) for branch in spec.branches]
-    found: list[tuple[int, int, int]] = []
-    for i in range(len(attends) - 2):
-        before = found[-1][2] if found else -1
-        # An attention right before belongs to the same run of attentions, which is no decoder's.
-        alone = i == 0 or i - 1 == before or not attends[i - 1]
-        if i > before and alone and attends[i : i + 3] == [True, True, False]:
-            found.append((i, i + 1, i + 2))
-    return tuple(found)
+def _deepnorm_factor(param: ParamSpec, spec: ModelSpec) -> tuple[float, str]:
+    layers, decoder = factors.layer_counts(spec)
+    if decoder and factors.in_decoder(param.branch, spec):
+        return factors.deepnorm_decoder(decoder), f"DeepNorm's β for {decoder} decoder layers, (12·{decoder})^(−1/4)"
+    if decoder:
+        beta = factors.deepnorm_encoder(layers, decoder)
+        return beta, f"DeepNorm's β for {layers} encoder layers beside {decoder} of a decoder, {beta:.3g}"
+    return factors.deepnorm(layers), f"DeepNorm's β for {layers} layers, (8·{layers})^(−1/4)"
 
 
 def _tfixup_factor(param: ParamSpec, spec: ModelSpec) -> tuple[float, str]:
-    """Huang et al. 2020, section 3.2. Their code's further √2 on values undoes the 1/√2 of its packed projection."""
-    decoder = _decoder_layers(spec)
-    if any(param.branch in layer for layer in decoder):
-        count = len(decoder)
-        return (9 * count) ** -0.25, f"T-Fixup for {count} decoder layers: Xavier times (9·{count})^(−1/4)"
-    others = len(spec.branches) - 3 * len(decoder) if decoder else residual_count(spec)
-    layers = max(1, others // 2)
-    return 0.67 * layers**-0.25, f"T-Fixup for {layers} encoder layers: Xavier times .67·{layers}^(−1/4)"
+    layers, decoder = factors.layer_counts(spec)
+    if decoder and factors.in_decoder(param.branch, spec):
+        return factors.tfixup_decoder(decoder), f"T-Fixup for {decoder} decoder layers, (9·{decoder})^(−1/4)"
+    return factors.tfixup_encoder(layers), f"T-Fixup for {layers} encoder layers, .67·{layers}^(−1/4)"
 
 
-def _tfixup(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
-    factor, why = _tfixup_factor(param, spec)
-    return Proposal(matrix_parts(param, Context(family="normal", mode="fan_avg"), factor), why)
+def _subln_factor(param: ParamSpec, spec: ModelSpec) -> tuple[float, str]:
+    layers, decoder = factors.layer_counts(spec)
+    why = "Sub-LN normalises inside the branch, so it may write more"
+    if decoder and factors.in_decoder(param.branch, spec):
+        return factors.subln_decoder(decoder), f"{why}: √ln(3·{decoder}) for {decoder} decoder layers"
+    if decoder:
+        gamma = factors.subln_encoder(layers, decoder)
+        return gamma, f"{why}: {gamma:.3g} for {layers} encoder layers beside {decoder} of a decoder"
+    return factors.subln(layers), f"{why}: √ln(2·{layers}) for {layers} layers"
 
 
-def _tfixup_qkv(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
-    factor, why = _tfixup_factor(param, spec)
-    return _by_role(param, factor, why)
+def _times_xavier(factor: Factor) -> Callable[[ParamSpec, ModelSpec, Context], Proposal]:
+    def propose(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+        value, why = factor(param, spec)
+        return Proposal(matrix_parts(param, _XAVIER, value), f"{why}: Xavier times {value:.3g}")
+
+    return propose
 
 
-def _subln(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
-    factor = math.sqrt(math.log(max(2, residual_count(spec))))
-    parts = matrix_parts(param, Context(family="normal", mode="fan_avg"), factor)
-    return Proposal(
-        parts, f"Sub-LN normalises inside the branch, so it may write more: Xavier times √ln(2L) = {factor:.3g}"
-    )
+def _value_part(factor: Factor) -> Callable[[ParamSpec, ModelSpec, Context], Proposal]:
+    """Xavier for every slice of a packed projection, the value slice times the factor."""
+
+    def propose(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+        value, why = factor(param, spec)
+        plain, small = matrix_parts(param, _XAVIER, 1.0), matrix_parts(param, _XAVIER, value)
+        picked = tuple(
+            s if s.slice is not None and s.slice.role is Role.VALUE else p for p, s in zip(plain, small, strict=True)
+        )
+        return Proposal(picked, f"{why}: the value part times {value:.3g}, queries and keys at plain Xavier")
+
+    return propose
+
+
+def _plain_xavier(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    return Proposal(matrix_parts(param, _XAVIER, 1.0), "queries and keys stay at plain Xavier, as in DeepNorm")
+
+
+def _tfixup_table(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    """Huang et al. 2020, section 3.2: N(0, 1/√d), times the decoder's factor where there is a decoder."""
+    _, decoder = factors.layer_counts(spec)
+    width = param.shape[-1] if param.shape else 1
+    value = factors.tfixup_decoder(decoder) if decoder else 1.0
+    scaled_by = f" times (9·{decoder})^(−1/4) for {decoder} decoder layers" if decoder else ""
+    return Proposal(normal(param, width**-0.5 * value), f"T-Fixup's table: rows of norm 1{scaled_by}")
+
+
+_DEEPNORM_ROLES = frozenset({Role.VALUE, Role.ATTN_OUT, Role.MLP_IN, Role.MLP_GATE, Role.MLP_OUT})
 
 
 def _value_scaled(param: ParamSpec) -> bool:
@@ -220,42 +214,49 @@ RULES = (
     Rule(
         "deepnorm",
         lambda p, s: _value_scaled(p) and p.branch is not None,
-        _deepnorm,
+        _times_xavier(_deepnorm_factor),
         "post-norm transformers: values, outputs and feed-forward times (8L)^(−1/4)",
         ("wang2022",),
     ),
     Rule(
         "deepnorm_packed",
         lambda p, s: p.role is Role.QKV and bool(p.slices) and p.branch is not None,
-        _deepnorm_qkv,
+        _value_part(_deepnorm_factor),
         "the same for a packed projection: only its value part is scaled",
         ("wang2022",),
     ),
     Rule(
         "deepnorm_query_key",
         lambda p, s: is_weight(p) and p.role in (Role.QUERY, Role.KEY) and p.branch is not None,
-        _deepnorm_others,
+        _plain_xavier,
         "queries and keys of a post-norm transformer: Xavier",
         ("wang2022",),
     ),
     Rule(
         "tfixup",
         lambda p, s: _value_scaled(p) and p.branch is not None,
-        _tfixup,
+        _times_xavier(_tfixup_factor),
         "transformers without norm: values, outputs and feed-forward times .67·N^(−1/4)",
         ("huang2020",),
     ),
     Rule(
         "tfixup_packed",
         lambda p, s: p.role is Role.QKV and bool(p.slices) and p.branch is not None,
-        _tfixup_qkv,
+        _value_part(_tfixup_factor),
         "the same for a packed projection: only its value part is scaled",
+        ("huang2020",),
+    ),
+    Rule(
+        "tfixup_table",
+        lambda p, s: p.role is Role.EMBEDDING,
+        _tfixup_table,
+        "tables of a transformer without norm: N(0, 1/√d), times (9N)^(−1/4) of the decoder",
         ("huang2020",),
     ),
     Rule(
         "subln",
         lambda p, s: _value_scaled(p) and p.branch is not None,
-        _subln,
+        _times_xavier(_subln_factor),
         "transformers with a norm inside the branch: values, outputs and feed-forward times √ln(2L)",
         ("wang2023",),
     ),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from initadvisor.graph.spec import ModelSpec, ParamSpec
+from initadvisor.schemes.rules import factors
 from initadvisor.schemes.rules.fills import fans_of, normal, trunc_normal, whole
 from initadvisor.schemes.rules.reading import ends_branch, is_weight, residual_count, sure
 from initadvisor.schemes.rules.rule import Context, Proposal, Rule
@@ -32,7 +31,7 @@ def _small_truncated(param: ParamSpec, spec: ModelSpec, context: Context) -> Pro
 def _gpt2_residual(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     count = residual_count(spec)
     return Proposal(
-        normal(param, _GPT_STD / math.sqrt(count)),
+        normal(param, _GPT_STD * factors.root_of_branches(count)),
         f"it writes to the residual stream, as {count} do: N(0, .02/√{count})",
     )
 
@@ -40,7 +39,7 @@ def _gpt2_residual(param: ParamSpec, spec: ModelSpec, context: Context) -> Propo
 def _llama_residual(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     layer = (param.branch or 0) // 2 + 1
     return Proposal(
-        trunc_normal(param, _GPT_STD / math.sqrt(2 * layer)),
+        trunc_normal(param, _GPT_STD * factors.root_of_layer(layer)),
         f"it writes to the residual stream from layer {layer}: truncated N(0, .02/√(2·{layer}))",
     )
 
