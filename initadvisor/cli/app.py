@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import initadvisor.cli.options as options
+import initadvisor.cli.scripts as scripts
 from initadvisor.cli.outcome import EXIT_CODES, PROGRAM, ExitCode, complain, message_of
 from initadvisor.cli.settings import find_pyproject, read_defaults
 from initadvisor.errors import InitAdvisorError
@@ -326,6 +327,9 @@ def schema(
     from initadvisor.cli.knowledge import run_schema
 
     run_schema(name)
+
+
+scripts.register(app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
