@@ -8,11 +8,11 @@ from typing import Any
 
 from initadvisor.checks.formats import as_json, counted, render_findings
 from initadvisor.integrations.scripts.messages import NetworkSeen, OptimizerSeen, TrainingSeen, WeightSeen
-from initadvisor.report.folding import fold_paths
 from initadvisor.report.numbers import plural, size
 from initadvisor.report.page import terminal_width
 from initadvisor.report.sentences import coverage_gaps
 from initadvisor.report.tables import summary
+from initadvisor.schemes.folding import fold_paths
 
 WEIGHTS_SHOWN = 12
 """Lines of the table of weights; of more, evenly spaced ones are shown."""
