@@ -18,7 +18,7 @@ from torch import nn
 from initadvisor.checks.finding import Finding
 from initadvisor.checks.proposals import audit_training
 from initadvisor.errors import InputError, nearest
-from initadvisor.graph.analyze import analyze
+from initadvisor.graph.analyze import analyze, require_trainable
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.guard import preserve_model, preserve_process, run_eagerly
 from initadvisor.recipes.recipe import Provenance, Recipe, recipe_from_scheme
@@ -280,6 +280,7 @@ def _check_model(model: object) -> None:
         raise InputError(
             f"{type(model).__name__} has no trainable parameter; there is nothing to initialise (is it frozen?)"
         )
+    require_trainable(model)  # a scripted one shows no ops
 
 
 def _choose(proposed: tuple[Scheme, ...], wanted: Sequence[str | Scheme] | None) -> tuple[Scheme, ...]:

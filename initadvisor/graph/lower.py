@@ -185,7 +185,7 @@ def _broadcast(w: _Writer, op: Op) -> None:
 
 def _recurrent(w: _Writer, op: Op) -> None:
     """A stack of recurrent layers: one op per layer and direction, directions joined."""
-    packed = isinstance(op.args[2], Ref)  # (data, batch_sizes, hx, flat_weights, …) instead of (input, hx, …)
+    packed = isinstance(op.args[3], tuple)  # (data, batch_sizes, hx, flat_weights, …) instead of (input, hx, …)
     flat = op.args[3] if packed else op.args[2]
     has_bias, layers = op.args[4:6] if packed else op.args[3:5]
     bidirectional = op.args[8] if packed else op.args[7]

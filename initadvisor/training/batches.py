@@ -161,6 +161,8 @@ def _split_single(model: nn.Module, batch: Batch, whole: bool) -> Data:
     count = min(FOLDS, len(others) // MIN_HELDOUT)
     each = len(others) // max(1, count)
     turns = [others[first::count][:each] for first in range(count if count >= FEWEST_FOLDS else 0)]
+    if any(_relates_rows(t, size) for t in tensors_in(batch.raw)):
+        return unsplit(batch, "a sparse matrix relates its rows")
     choosing = _split_rows(model, batch, is_held, whole)
     if choosing.train[0].size != size - held:
         return unsplit(batch, "it does not come apart by samples")
@@ -176,7 +178,7 @@ def _split_rows(model: nn.Module, batch: Batch, out: torch.Tensor, whole: bool) 
     size = len(out)
 
     def part(rows: torch.Tensor) -> Batch:
-        rows_of = map_tensors(batch.raw, lambda t: t[rows.to(t.device)] if _has_rows(t, size) else t)
+        rows_of = map_tensors(batch.raw, lambda t: _rows_of(t, rows) if _has_rows(t, size) else t)
         return split_batch(model, rows_of, whole=whole)
 
     return Split((part(~out),), (part(out),))
@@ -184,6 +186,20 @@ def _split_rows(model: nn.Module, batch: Batch, out: torch.Tensor, whole: bool) 
 
 def _has_rows(tensor: torch.Tensor, size: int) -> bool:
     return tensor.ndim > 0 and tensor.shape[0] == size
+
+
+def _relates_rows(tensor: torch.Tensor, size: int) -> bool:
+    """A sparse matrix with a row and a column for every sample: which nodes of a graph are neighbours."""
+    return tensor.layout is not torch.strided and tuple(tensor.shape[:2]) == (size, size)
+
+
+def _rows_of(tensor: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Some rows of a tensor, by a mask; sparse tensors know no masks, and only one of their layouts an index."""
+    rows = rows.to(tensor.device)
+    if tensor.layout is torch.strided:
+        return tensor[rows]
+    picked = tensor.to_sparse_coo().index_select(0, rows.nonzero().flatten())
+    return picked.to_sparse(layout=tensor.layout)
 
 
 def unsplit(batch: Batch, why: str) -> Data:

@@ -213,7 +213,17 @@ def _is_list_of_batches(model: nn.Module, parts: Sequence[Any]) -> bool:
     tensors = [t for t in parts if isinstance(t, torch.Tensor)]
     if len(parts) < FEWEST_ALIKE or len(tensors) < len(parts) or len({(t.ndim, t.dtype) for t in tensors}) > 1:
         return False
-    return not any(_accepts(model, count, ()) is not False for count in (len(parts) - 1, len(parts)))
+    return not any(_names(model, count) is not False for count in (len(parts) - 1, len(parts)))
+
+
+def _names(model: nn.Module, count: int) -> bool | None:
+    """As :func:`_accepts` for positional arguments, but ``*args`` says nothing of how many a batch has."""
+    taken = _accepts(model, count, ())
+    if not taken:
+        return taken
+    kinds = [p.kind for p in inspect.signature(model.forward).parameters.values()]
+    named = sum(k in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for k in kinds)
+    return named >= count or (named == 0 and inspect.Parameter.VAR_POSITIONAL in kinds)
 
 
 def first_batch(model: nn.Module, sample: Any, *, whole: bool = False) -> Batch:
@@ -246,11 +256,29 @@ def batches_of(model: nn.Module, sample: Any, *, limit: int, whole: bool = False
             "DataLoader(dataset, batch_size=…, shuffle=True)"
         )
     if _is_one_batch(model, sample):
-        return [split_batch(model, sample, whole=whole)]
-    found = [split_batch(model, b, whole=whole) for b in islice(iter(sample), limit)]
+        found = [split_batch(model, sample, whole=whole)]
+    else:
+        found = [split_batch(model, b, whole=whole) for b in islice(iter(sample), limit)]
     if not found:
         raise InputError("the loader yielded no batch; give at least one (an iterator can be read only once)")
+    for batch in found:
+        _check_readable(batch)
     return found
+
+
+def _check_readable(batch: Batch) -> None:
+    """Raise where there is nothing to read: no sample, or tensors whose sizes torch does not tell."""
+    tensors = list(tensors_in(batch.inputs))
+    if any(t.is_nested for t in tensors):
+        raise InputError(
+            "the batch holds a nested tensor, whose rows have no common length; pad it "
+            "(torch.nested.to_padded_tensor) and give the lengths or a mask beside it"
+        )
+    with_rows = [t for t in tensors if t.ndim]
+    if with_rows and all(t.shape[0] == 0 for t in with_rows):
+        raise InputError(
+            f"the batch has no samples: its first input has shape {tuple(with_rows[0].shape)}; give one with data"
+        )
 
 
 def check_finite(batch: Batch) -> None:

@@ -203,7 +203,8 @@ def _no_gradient(f: Figures) -> Iterator[str]:
 
 def _scale_of_data(f: Figures) -> Iterator[str]:
     for index, first in enumerate(tensors_in((f.task.sample.args, dict(f.task.sample.kwargs)))):
-        if first is f.task.sample.target or not first.is_floating_point() or first.numel() < 2:
+        dense = first.layout is torch.strided  # an adjacency is no measurement
+        if first is f.task.sample.target or not dense or not first.is_floating_point() or first.numel() < 2:
             continue
         if index > 0 and first.ndim < 2:
             continue  # a number a sample beside the data: a time, a noise level

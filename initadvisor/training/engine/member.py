@@ -76,10 +76,18 @@ class Checkpoint:
 
 
 def load_tensors(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write parameters and buffers by name, in place."""
+    """Write parameters and buffers by name, in place; a buffer that a forward pass gave another shape is replaced."""
     with torch.no_grad():
-        for name, p in (*model.named_parameters(), *model.named_buffers()):
+        for name, p in model.named_parameters():
             p.copy_(tensors[name])
+        for name, b in list(model.named_buffers()):
+            if name not in tensors:
+                continue  # made by a forward pass after the tensors were taken
+            if b.shape == tensors[name].shape:
+                b.copy_(tensors[name])
+            else:
+                owner, _, own = name.rpartition(".")
+                setattr(model.get_submodule(owner), own, tensors[name].clone())
 
 
 class ArrayPickler(pickle.Pickler):
