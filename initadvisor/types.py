@@ -50,6 +50,8 @@ class Role(StrEnum):
     STATE = "state"  # dynamics of a state-space layer (A_log, D, dt_bias)
     ADAPTER_IN = "adapter_in"  # LoRA A
     ADAPTER_OUT = "adapter_out"  # LoRA B
+    LATENT = "latent"  # a learned array that is itself a signal (latents, queries, start states, prototypes)
+    ELEMENTWISE = "elementwise"  # scales or shifts a signal entry by entry, along several axes or behind a function
     SCALAR = "scalar"  # a single learned number (temperature, logit scale)
     UNUSED = "unused"  # no executed op touched it
     UNKNOWN = "unknown"  # touched, but not understood: always named in coverage

@@ -49,8 +49,10 @@ class Use:
     variation: torch.Tensor | None = None
     grads: list[torch.Tensor] = field(default_factory=list)
 
-    def add_grad(self, grad: torch.Tensor) -> None:
+    def add_grad(self, grad: torch.Tensor | None) -> None:
         """A gradient that arrived at the output."""
+        if grad is None:  # one of several results of an op (an LSTM's states), which nothing reads
+            return
         self.grads.append(torch.linalg.vector_norm(grad.detach(), dtype=wide(grad)))
 
 

@@ -6,7 +6,7 @@ memory, and the strides that arrive tell which axis of the parameter each axis o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import torch
@@ -21,6 +21,10 @@ _VIEWS = words(
     "unsafe_split unbind getitem narrow select diagonal broadcast_to adjoint flip"
 )
 _RESHAPES = words("view reshape flatten unflatten view_as reshape_as ravel")
+
+
+_TO_NUMBER = 4
+"""Casts and reshapes between a constant and what it multiplies."""
 
 
 class Part(StrEnum):
@@ -41,6 +45,8 @@ class Origin:
         part: what it contributes.
         tag: strided tensor on ``meta`` of the operand's shape over the parameter's memory, None where lost.
         ops: names of the ops in between.
+        factor: product of the numbers that multiply it on the way.
+        masked: an array that is no parameter multiplies it entry by entry (noise, a mask).
         place: (axis, first index, size) of the operand that it fills where it was concatenated with others, else None;
             the tag is then of that part alone.
     """
@@ -50,6 +56,13 @@ class Origin:
     tag: torch.Tensor | None
     ops: frozenset[str] = frozenset()
     place: tuple[int, int, int] | None = None
+    factor: float = 1.0
+    masked: bool = False
+
+    @property
+    def bends(self) -> frozenset[str]:
+        """Functions its entries pass one by one, where they do arrive."""
+        return self.ops & kinds.BENDS if self.part is Part.MAIN and self.tag is not None else frozenset()
 
 
 class Tracer:
@@ -75,7 +88,7 @@ class Tracer:
             order.append(current)
             op = self.flow.producer(current)
             for source in op.inputs if op is not None else ():
-                if self.flow.is_pure(source) and source not in self._known and source not in seen:
+                if self.flow.weighs(source) and source not in self._known and source not in seen:
                     seen.add(source)
                     todo.append(source)
         return sorted(order)
@@ -88,7 +101,8 @@ class Tracer:
         op = flow.producer(value)
         if op is None:
             return ()
-        pures = [i for i in dict.fromkeys(op.inputs) if flow.is_pure(i)]
+        pures = [i for i in dict.fromkeys(op.inputs) if flow.weighs(i)]
+        times, masked = self._multiplied(op, pures)
         if op.name in kinds.CONTRACTIONS and len(pures) == 2 and len(op.inputs) == 2:
             parts = (Part.LOW_RANK_OUT, Part.LOW_RANK_IN)
             if op.name == "rmatmul":
@@ -97,7 +111,7 @@ class Tracer:
             if sides[0] == sides[1]:  # a weight times itself (a spectral norm, a square) is no product of two
                 return tuple(Origin(p, Part.MAIN, None, frozenset({op.name})) for p in sorted(sides[0]))
             return tuple(
-                Origin(o.parameter, part, o.tag, o.ops | {op.name})
+                replace(o, part=part, ops=o.ops | {op.name}, place=None)
                 for source, part in zip(pures, parts, strict=True)
                 for o in self._known.get(source, ())
             )
@@ -112,17 +126,50 @@ class Tracer:
                     if cut is None:
                         continue  # none of it is in this part
                     tag, place = cut
-                    found.append(Origin(origin.parameter, part, tag, origin.ops | {op.name}, place))
+                    found.append(replace(origin, tag=tag, ops=origin.ops | {op.name}, place=place))
                     continue
                 if tag is not None and part is Part.MAIN:
                     tag = self._moved(op, source, value, tag)
                     if tag is None and op.name not in _RESHAPES | _VIEWS:
                         part = Part.FACTOR
-                found.append(Origin(origin.parameter, part, tag, origin.ops | {op.name}, place))
+                found.append(
+                    Origin(
+                        origin.parameter, part, tag, origin.ops | {op.name}, place, origin.factor * times,
+                        origin.masked or masked,
+                    )
+                )  # fmt: skip
         # Where a parameter's entries arrive, what else was made of it on the way (its own norm) says nothing more.
         whole = {o.parameter for o in found if o.part is Part.MAIN and o.tag is not None}
         kept = (o for o in found if o.parameter not in whole or (o.part is Part.MAIN and o.tag is not None))
         return tuple(dict.fromkeys(kept))
+
+    def _multiplied(self, op: Op, weights: list[int]) -> tuple[float, bool]:
+        """By which number, and whether by an array that is no parameter, an op multiplies the one weight it reads."""
+        if op.name not in kinds.PRODUCTS or len(weights) != 1:
+            return 1.0, False
+        others = [i for i in op.inputs if i not in weights and not self.flow.is_live(i)]
+        numbers = [n for i in others if (n := self._number(i)) is not None]
+        masked = len(numbers) < len(others) and op.name == "mul"
+        if not others and len(op.inputs) == 1:
+            given = (*op.args, *op.kwargs.values())
+            numbers = [float(a) for a in given if isinstance(a, (int, float)) and not isinstance(a, bool)]
+        if len(numbers) != 1 or not numbers[0] or op.name == "rdiv":
+            return 1.0, masked
+        return (1 / numbers[0] if op.name == "div" else numbers[0]), masked
+
+    def _number(self, value: int) -> float | None:
+        """A constant of one element, where it is known."""
+        for _ in range(_TO_NUMBER):
+            found = self.flow.values[value]
+            op = self.flow.producer(value)
+            if found.number is not None or op is None:
+                return found.number
+            if op.name == "tensor" and op.args and isinstance(op.args[0], (int, float)):
+                return float(op.args[0])
+            if op.name not in kinds.LAYOUT or len(op.inputs) != 1:
+                return None
+            value = op.inputs[0]
+        return None
 
     def _put(self, op: Op, source: int) -> tuple[int, int, int] | None:
         """Where in a concatenation an operand lies, None where it is put there twice."""
@@ -165,7 +212,7 @@ class Tracer:
                 lead = len(shape) - tag.ndim  # places further to the left share the axis that they pick from
                 return tag.as_strided((*(1,) * lead, *tag.shape), (*(0,) * lead, *tag.stride()), tag.storage_offset())
             if op.name in _RESHAPES:
-                return tag.view(shape)
+                return _one_of_many(tag, shape) if value in self.flow.modulated else tag.view(shape)
             if op.name in _VIEWS:
 
                 def filled(arg: object) -> object:
@@ -184,6 +231,8 @@ class Tracer:
             return None
         if op.name in kinds.JOINING or tuple(tag.shape) == shape:
             return tag
+        if value in self.flow.modulated:
+            return tag.expand(shape)  # by one factor for every sample
         return None
 
     def _picks_maps(self, op: Op, source: int) -> bool:
@@ -196,6 +245,15 @@ class Tracer:
             return False
         info = self.flow.values[index.value]
         return bool(info.shape) and not info.dtype.is_floating_point and info.dtype is not torch.bool
+
+
+def _one_of_many(tag: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """A reshape of a weight that was spread over samples: where their axis joins another, one sample's part."""
+    if tag.ndim and tag.stride(0) == 0 and tag.shape[0] > 1 and shape[0] % tag.shape[0] == 0:
+        rest = tag[0]
+        whole = shape[0] // tag.shape[0]
+        return rest.view((whole, *shape[1:])) if shape[0] != tag.shape[0] else rest.view(shape[1:]).expand(shape)
+    return tag.view(shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,8 @@ class _Recorder(TorchFunctionMode):
     def source(self, tensor: torch.Tensor, kind: Source, name: str = "") -> int:
         """Name a tensor that no op made."""
         number = None
-        if kind is Source.CONSTANT and tensor.numel() == 1 and not tensor.is_meta and not tensor.is_complex():
+        known = kind in (Source.CONSTANT, Source.BUFFER) and tensor.numel() == 1
+        if known and not tensor.is_meta and not tensor.is_complex():
             number = float(tensor.detach().reshape(()))
         return self._bind(tensor, kind, None, name, number)
 

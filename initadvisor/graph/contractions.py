@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from initadvisor.graph.gates import gates_of
 from initadvisor.graph.kinds import LOOKUPS, RECURRENT_LAYERS
-from initadvisor.graph.lower import gates_of
 from initadvisor.graph.opgraph import Op, Ref, Value
 
 

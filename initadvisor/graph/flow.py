@@ -80,10 +80,14 @@ class Flow:
         layers_of: op index -> its layers.
         norms: op index -> (name, value it normalises).
         starts: parameters that are a signal from the first (latents, queries) -> the op that first reads them.
+        joined: those of them that are joined to a signal (tokens).
+        modulated: values that are a weight times something of the signal (a kernel scaled for every sample).
         depth: per value: weight layers on the longest path to it.
     """
 
-    def __init__(self, graph: OpGraph, starts: Mapping[int, int] | None = None) -> None:
+    def __init__(
+        self, graph: OpGraph, starts: Mapping[int, int] | None = None, joined: frozenset[int] = frozenset()
+    ) -> None:
         self.graph = graph
         self.values = graph.values
         count = len(graph.values)
@@ -97,6 +101,8 @@ class Flow:
         self.norms: dict[int, tuple[str, int]] = {}
         self._signals: list[tuple[int, ...]] = []
         self.starts = dict(starts or {})
+        self.joined = joined
+        self.modulated: set[int] = set()
         for value in graph.values:
             if value.index in self.starts:
                 self.state[value.index] = State.LIVE
@@ -115,7 +121,7 @@ class Flow:
     def _read(self, op: Op) -> None:
         read, state_of, depth_of = read_by(op), self.state, self.depth
         batch = any(self.from_batch[i] for i in op.inputs)
-        readings = read_weights(op, self.values, self.is_pure) or self._table_read(op)
+        readings = read_weights(op, self.values, self.is_pure) or self._table_read(op) or self._modulated_read(op)
         if readings and op.name in _PRODUCTS and not any(self._is_data(i) for i in readings[0].data):
             readings = []  # a weight and a constant: part of a parametrization (power iteration, a fixed basis)
         layers = []
@@ -135,6 +141,8 @@ class Flow:
         level = max([depth_of[i] for i in read], default=0) + bool(layers)
         if len(layers) > 2:  # a recurrent layer with an output projection is two maps deep
             level += 1
+        if state is State.LIVE and not layers and self._modulates(op):
+            self.modulated.update(op.outputs)
         origins: frozenset[int] = frozenset()
         if state is State.PURE:
             origins = frozenset().union(*(self.origins[i] for i in read))
@@ -149,6 +157,28 @@ class Flow:
             spread = self._spread_by_data(op)
             passed = passed if spread is None else [spread]
         self._signals.append(tuple(dict.fromkeys(passed)))
+
+    def _modulated_read(self, op: Op) -> list[Reading]:
+        """A signal that is contracted with a weight which another signal has scaled (StyleGAN2's convolutions)."""
+        if not any(i in self.modulated for i in op.inputs):
+            return []
+        found = read_weights(op, self.values, self.weighs)
+        return [r for r in found if r.weight in self.modulated and all(self.is_live(i) for i in r.data)]
+
+    def _modulates(self, op: Op) -> bool:
+        """Scales a whole weight by something smaller of the signal, or moves what was scaled so."""
+        if op.name in kinds.LAYOUT:
+            return op.inputs[0] in self.modulated
+        if op.name not in kinds.PRODUCTS or len(op.inputs) != 2:
+            return False
+        weights = [i for i in op.inputs if self.weighs(i)]
+        if len(weights) != 1:
+            return False
+        own, made = self.values[weights[0]].shape, self.values[op.outputs[0]].shape
+        other = next(i for i in op.inputs if i != weights[0])
+        padded, beside = (((1,) * (len(made) - len(s)) + s)[1:] for s in (own, self.values[other].shape))
+        spread = sum(n > 1 for n in own)
+        return spread > 1 and padded == made[1:] and any(a > b for a, b in zip(padded, beside, strict=True))
 
     def _spread_by_data(self, op: Op) -> int | None:
         """Of a product with a matrix of the batch (a graph's neighbours), what came through weights; else None.
@@ -298,6 +328,10 @@ class Flow:
     def is_pure(self, value: int) -> bool:
         """Made of parameters (and constants), no signal."""
         return self.state[value] is State.PURE
+
+    def weighs(self, value: int) -> bool:
+        """Made of parameters, or that scaled by the signal."""
+        return self.is_pure(value) or value in self.modulated
 
     def is_live(self, value: int) -> bool:
         """Part of the signal."""

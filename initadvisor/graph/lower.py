@@ -10,20 +10,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from initadvisor.graph.gates import RECURRENT
 from initadvisor.graph.opgraph import Op, OpGraph, Ref, Source, Value
 
-_GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
-"""Gates stacked in one weight."""
+_CELLS = {name + "_cell": name for name in RECURRENT}
 
-_CELLS = {name + "_cell": name for name in _GATES}
-
-HIDING = frozenset({"multi_head_attention_forward", "glu", "addcmul", "broadcast_tensors", *_GATES, *_CELLS})
+HIDING = frozenset({"multi_head_attention_forward", "glu", "addcmul", "broadcast_tensors", *RECURRENT, *_CELLS})
 """Calls that are written out."""
-
-
-def gates_of(op_name: str) -> int:
-    """Gates in the stacked weight of a recurrent layer's op."""
-    return _GATES[op_name.removesuffix("_layer")]
 
 
 class _Writer:
@@ -106,7 +99,7 @@ def lower(graph: OpGraph) -> OpGraph:
             _addcmul(writer, op)
         elif op.name == "broadcast_tensors":
             _broadcast(writer, op)
-        elif op.name in _GATES:
+        elif op.name in RECURRENT:
             _recurrent(writer, op)
         elif op.name in _CELLS:
             _cell(writer, op)

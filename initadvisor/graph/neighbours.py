@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from initadvisor.graph.activations import Bends
-from initadvisor.graph.flow import Flow
+from initadvisor.graph.flow import Flow, Layer
 from initadvisor.graph.kinds import Kind
 from initadvisor.graph.opgraph import Op
 from initadvisor.graph.residual import Residuals
@@ -14,6 +14,9 @@ from initadvisor.types import NO_ACTIVATION
 
 _STATE_ACTIVATION = {"rnn_tanh_layer": "tanh", "rnn_relu_layer": "relu"}
 """Recurrent layers whose output is one activation of their sums."""
+
+_TO_WEIGHT = 24
+"""Weightless ops between a weight and what is asked about: a norm written by hand takes 11, an activation 8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,29 @@ class Neighbours:
         if kind in (Kind.CARRY, Kind.JOIN, Kind.BEND, Kind.OTHER) or value == self.weighed(op):
             return self._first(op.outputs)
         return _NOTHING
+
+    def weight_before(self, value: int | None, *, bent: bool = False) -> Layer | None:
+        """The single weight whose output a value is, behind linear ops, norms, shifts (activations where bent)."""
+        for _ in range(_TO_WEIGHT):
+            if value is None:
+                return None
+            op = self.flow.producer(value)
+            if op is None:
+                return None
+            layers = self.flow.layers_of.get(op.index)
+            if layers:
+                return layers[0]
+            bend = self.bends.by_exit.get(value)
+            if bend is not None:
+                if not bent:
+                    return None
+                value = bend.start
+                continue
+            if self.flow.kind_of(op) in (Kind.CARRY, Kind.NORM):
+                value = self.flow.single_ref(op)
+            else:
+                value = self.weighed(op)
+        return None
 
     def weighed(self, op: Op) -> int | None:
         """The signal that a product with something smaller only weighs (attention over neighbours, excitation)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from initadvisor.graph import kinds
 from initadvisor.graph.flow import Flow
+from initadvisor.graph.growth import exponent_of, growth
 from initadvisor.graph.kinds import Kind, words
 from initadvisor.graph.opgraph import Op, OpGraph
 
@@ -11,8 +12,6 @@ _REDUCTIONS = words("mean sum var std norm var_mean std_mean amax")
 _CENTRED = words("var std var_mean std_mean")
 _AVERAGES = words("mean var std var_mean std_mean")
 _ROOTS = words("sqrt rsqrt std norm std_mean")
-_POWERS = {"square": 2.0, "var": 2.0, "sqrt": 0.5, "rsqrt": -0.5, "reciprocal": -1.0}
-"""How results grow with their input where not in proportion; a norm and a standard deviation do in proportion."""
 _BETWEEN = words(
     "mul div rdiv add sub pow square reciprocal clamp clamp_min clamp_max abs maximum neg expand expand_as unsqueeze "
     "squeeze view reshape getitem"
@@ -33,9 +32,10 @@ def read_flow(graph: OpGraph) -> Flow:
     attends (Touvron et al. 2021). A weight that is standardised is the map, and stays one.
     """
     flow = Flow(graph)
-    starts = _normalised_starts(flow) | _concatenated_starts(flow)
-    if starts:
-        flow = Flow(graph, starts)
+    joined = _concatenated_starts(flow)
+    streams = _normalised_starts(flow)
+    if joined or streams:
+        flow = Flow(graph, joined | streams, frozenset(joined.keys() - streams.keys()))
     mark_norms(flow)
     return flow
 
@@ -139,57 +139,19 @@ def _statistic(flow: Flow, numerator: int, statistic: int, degree: float) -> tup
             return None
         if made.name in _REDUCTIONS:
             reductions.add(made.name)
-        rooted |= made.name in _ROOTS or (made.name == "pow" and abs(_exponent(made)) == 0.5)
+        rooted |= made.name in _ROOTS or (made.name == "pow" and abs(exponent_of(made)) == 0.5)
         inner.append(made.index)
         todo += _alike(flow, made, numerator)
     if not rooted or not reductions or flow.values[statistic].shape == flow.values[numerator].shape:
         return None
     # What is normalised does not grow with its input; a response relative to others' (x·‖x‖/mean‖x‖) does.
-    if _degree(flow, statistic, bases, {}) != degree:
+    if growth(flow, statistic, bases) != degree:
         return None
     if not reductions & _AVERAGES:
         return "l2_norm", base, inner
     # With the mean taken off it is LayerNorm, whichever axes; without, RMSNorm.
     name = "layer_norm" if centred or reductions & _CENTRED else "rms_norm"
     return name, base, inner
-
-
-def _exponent(op: Op) -> float:
-    found = op.arg(1, "exponent", 0.0)
-    return float(found) if isinstance(found, (int, float)) else 0.0
-
-
-def _degree(flow: Flow, value: int, bases: set[int], known: dict[int, float | None]) -> float | None:
-    """Power of the bases that a value grows with, None where it grows with none."""
-    value = flow.root(value)
-    if value in bases:
-        return 1.0
-    if value not in known:
-        known[value] = None
-        op = flow.producer(value)
-        if op is not None:
-            known[value] = _grown(op, value, [_degree(flow, i, bases, known) for i in op.inputs])
-    return known[value]
-
-
-def _grown(op: Op, value: int, powers: list[float | None]) -> float | None:
-    """The power of an op's result from those of its inputs."""
-    told = [p for p in powers if p is not None]
-    if not told:
-        return None
-    first, name = told[0], op.name
-    if name == "mul":
-        return sum(p or 0.0 for p in powers) if len(powers) > 1 else first
-    if name in ("div", "rdiv"):
-        over, under = (powers[0], powers[1]) if len(powers) > 1 else (first, None) if name == "div" else (None, first)
-        if name == "rdiv" and len(powers) > 1:
-            over, under = under, over
-        return (over or 0.0) - (under or 0.0)
-    if name == "pow":
-        return first * _exponent(op)
-    if name == "var_mean":
-        return 2 * first if op.outputs[0] == value else first
-    return first * _POWERS.get(name, 1.0)
 
 
 def _reaches(flow: Flow, value: int, target: int) -> bool:

@@ -14,18 +14,31 @@ from initadvisor.graph.activations import find_bends
 from initadvisor.graph.attention import find_attentions
 from initadvisor.graph.axes import Tracer
 from initadvisor.graph.branches import Branches, after_norm
+from initadvisor.graph.dynamics import mark_dynamics
+from initadvisor.graph.elementwise import ElementwiseReader
 from initadvisor.graph.flow import Layer
 from initadvisor.graph.kinds import Kind
 from initadvisor.graph.layer_roles import LayerReader
 from initadvisor.graph.lower import lower
-from initadvisor.graph.neighbours import Neighbours
+from initadvisor.graph.neighbours import Neighbours, Side
 from initadvisor.graph.norms import read_flow
 from initadvisor.graph.opgraph import OpGraph
 from initadvisor.graph.packing import Follower
 from initadvisor.graph.residual import Ancestors, Residuals, find_residuals
-from initadvisor.graph.spec import Branch, Confidence, Coverage, CoverageGap, Layout, ModelSpec, ParamSpec
+from initadvisor.graph.spec import (
+    Acting,
+    Branch,
+    Confidence,
+    Coverage,
+    CoverageGap,
+    Layout,
+    ModelSpec,
+    ParamSpec,
+    Place,
+    Sides,
+)
 from initadvisor.graph.uses import Use, UseReader
-from initadvisor.types import NO_ACTIVATION, WEIGHT_ROLES, Role, Slice
+from initadvisor.types import WEIGHT_ROLES, Role, Slice
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +65,10 @@ class Facts:
     layout: Layout | None = None
 
 
-_RANK = {Role.UNKNOWN: 0, Role.BIAS: 1, Role.TOKEN: 2, Role.SCALAR: 2, Role.NORM_SCALE: 3, Role.NORM_SHIFT: 3}
+_RANK = {
+    Role.UNKNOWN: 0, Role.BIAS: 1, Role.TOKEN: 2, Role.SCALAR: 2, Role.ELEMENTWISE: 2, Role.NORM_SCALE: 3,
+    Role.NORM_SHIFT: 3,
+}  # fmt: skip
 """Of several uses the most telling decides; whatever is not listed tells most."""
 
 _MOST_TELLING = 4
@@ -102,7 +118,9 @@ class _Reader:
         follower = Follower(flow, self.bends, self.residuals, attentions)
         self.layers = LayerReader(flow, self.residuals, self.branches, attentions, follower)
         tracer = Tracer(flow)
-        self.uses = UseReader(flow, self.bends, self.branches, attentions, self.layers, self.neighbours, tracer).read()
+        others = ElementwiseReader(flow, self.bends, self.branches, attentions, self.neighbours)
+        self.uses = UseReader(flow, self.layers, others, tracer).read()
+        mark_dynamics(flow, self.bends, self.uses)
         self.first_path: dict[int, str] = {}
         for path, value in graph.parameters.items():
             self.first_path.setdefault(value, path)
@@ -175,54 +193,51 @@ class _Reader:
         return max(uses, key=rank)
 
     def _described(self, base: ParamSpec, use: Use, uses: list[Use]) -> ParamSpec:
-        flow = self.flow
-        op_name = self.graph.ops[use.op].name if use.op >= 0 else "return"
-        ahead = self.neighbours.ahead(use.result) if use.result is not None else None
-        behind = self.neighbours.behind[use.signal] if use.signal is not None else None
         layer = use.facts.layer if use.facts is not None else use.weight
-        is_weight = use.facts is not None and use.weight is None
-        depth = (
-            flow.depth[layer.output] if layer is not None else (flow.depth[use.signal] if use.signal is not None else 0)
-        )
-        branch = self.branches.path_of(use.op) if use.op >= 0 else None
-        last, scale = self._ending(use, layer, branch)
         role, slices = self._merged(use, uses)
         fans = use.fans if use.fans is None or not slices else replace(use.fans, fan_out=slices[0].fans.fan_out)
-        partner = use.facts.partner if use.facts is not None else None
-        acts = use.role in WEIGHT_ROLES or use.role in (Role.BIAS, Role.NORM_SCALE, Role.NORM_SHIFT, Role.STATE)
-        return ParamSpec(
-            base.path,
-            base.shape,
-            base.dtype,
-            role,
+        op_name = self.graph.ops[use.op].name if use.op >= 0 else "return"
+        return base.told(
+            self._place(use, layer),
+            self._sides(use, role),
+            Acting(use.factor, use.acts_through, use.offset),
+            role=role,
             fan_in=fans.fan_in if fans is not None else 0.0,
             fan_out=fans.fan_out if fans is not None else 0.0,
+            fans=fans,
             slices=slices,
-            activation=ahead.activation if ahead is not None and (acts or is_weight) else NO_ACTIVATION,
-            norm_before=behind.norm if behind is not None and is_weight else None,
-            norm_after=ahead.norm if ahead is not None and is_weight else None,
-            branch=branch.index if branch is not None else None,
-            branch_last=last,
-            depth=depth,
-            tied_to=base.tied_to,
-            protected=base.protected,
             confidence=use.confidence,
             op=op_name.removesuffix("_layer") if op_name in kinds.RECURRENT_LAYERS else op_name,
-            fans=fans,
-            activation_args=ahead.args if ahead is not None and (acts or is_weight) else (),
-            input_activation=behind.activation if behind is not None and is_weight else NO_ACTIVATION,
-            input_activation_args=behind.args if behind is not None and is_weight else (),
+            note=use.note,
+            heads=use.facts.heads if use.facts is not None and use.weight is None else None,
+        )
+
+    def _place(self, use: Use, layer: Layer | None) -> Place:
+        flow = self.flow
+        depth = 0 if use.signal is None else flow.depth[use.signal]
+        if layer is not None:
+            depth = flow.depth[layer.output]
+        branch = self.branches.path_of(use.op) if use.op >= 0 else None
+        last, scale = self._ending(use, layer, branch)
+        return Place(depth, branch.index if branch is not None else None, last, scale)
+
+    def _sides(self, use: Use, role: Role) -> Sides:
+        ahead = self.neighbours.ahead(use.result) if use.result is not None else Side()
+        behind = self.neighbours.behind[use.signal] if use.signal is not None else Side()
+        is_weight = use.facts is not None and use.weight is None
+        partner = use.facts.partner if use.facts is not None else None
+        acts = use.role in WEIGHT_ROLES or use.role in _OF_WEIGHTS
+        if not is_weight:
+            behind, ahead = Side(), replace(ahead, norm=None) if acts else Side()
+        return Sides(
+            activation=ahead.activation,
+            activation_args=ahead.args,
+            norm_after=ahead.norm,
+            input_activation=behind.activation,
+            input_activation_args=behind.args,
+            norm_before=behind.norm,
             gate_partner=self._weight_paths.get(partner.index) if partner is not None else None,
             bias_of=self._owner(use) if role in _OF_WEIGHTS else None,
-            branch_scale=scale,
-            uses=base.uses,
-            module_type=base.module_type,
-            torch_layer=base.torch_layer,
-            module_class=base.module_class,
-            layout=base.layout,
-            note=use.note,
-            offset=use.offset,
-            heads=use.facts.heads if is_weight and use.facts is not None else None,
         )
 
     def _owner(self, use: Use) -> str | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -40,6 +41,39 @@ class Layout:
 
     fans: Fans
     slices: tuple[Slice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in the model a parameter acts: attributes of :class:`ParamSpec` of the same names."""
+
+    depth: int = 0
+    branch: int | None = None
+    branch_last: bool = False
+    branch_scale: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """What lies before and behind a parameter: attributes of :class:`ParamSpec` of the same names."""
+
+    activation: str = "none"
+    activation_args: tuple[tuple[str, float], ...] = ()
+    norm_after: str | None = None
+    input_activation: str = "none"
+    input_activation_args: tuple[tuple[str, float], ...] = ()
+    norm_before: str | None = None
+    gate_partner: str | None = None
+    bias_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Acting:
+    """How a parameter enters what it does: attributes of :class:`ParamSpec` of the same names."""
+
+    factor: float = 1.0
+    acts_through: str | None = None
+    offset: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +118,11 @@ class ParamSpec:
         heads: attention heads among the features the weight makes (query, key, value; of a packed weight its queries')
             or reads (output projection); None where no attention shows any.
         offset: of a norm scale: the constant added to it before use (1.0 in ``(1 + w)·x``, where zero is neutral).
+        factor: constant by which the forward pass multiplies the tensor (or, of a table, the rows it gives): what acts
+            is ``factor`` times the tensor (equalised learning rates, Karras et al. 2018; embeddings times √width).
+        acts_through: what becomes of the tensor before it acts, None where it acts as it is, but for ``factor``:
+            ``"norm"`` where its size plays no part (weight norms, spectral norms, standardised and demodulated weights:
+            zeros make NaN), else the name of a function its entries pass (``"softplus"``).
     """
 
     path: str
@@ -118,6 +157,23 @@ class ParamSpec:
     heads: int | None = None
     module_class: str = ""
     layout: Layout | None = field(default=None, compare=False)  # follows from the rest; not saved with it
+    factor: float = 1.0
+    acts_through: str | None = None
+
+    def told(self, *parts: Place | Sides | Acting, **more: Any) -> ParamSpec:
+        """The same parameter with what was found out about it.
+
+        Args:
+            parts: attributes that belong together.
+            more: single ones.
+
+        Example:
+            >>> weight = ParamSpec("0.weight", (4, 3), torch.float32, Role.HIDDEN)
+            >>> weight.told(Place(depth=2), Sides(activation="relu"), fan_in=3.0).activation
+            'relu'
+        """
+        found = {f.name: getattr(part, f.name) for part in parts for f in fields(part)}
+        return replace(self, **found, **more)
 
     @property
     def numel(self) -> int:

@@ -198,7 +198,7 @@ def _rows_of(tensor: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     rows = rows.to(tensor.device)
     if tensor.layout is torch.strided:
         return tensor[rows]
-    picked = tensor.to_sparse_coo().index_select(0, rows.nonzero().flatten())
+    picked: torch.Tensor = tensor.to_sparse(layout=torch.sparse_coo).index_select(0, rows.nonzero().flatten())
     return picked.to_sparse(layout=tensor.layout)
 
 

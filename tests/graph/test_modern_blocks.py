@@ -270,7 +270,7 @@ class Latents(nn.Module):
 @pytest.mark.parametrize("norm", NORMS)
 def test_learned_vectors_that_are_normalised_are_a_stream(norm: str) -> None:
     spec = analyze(Latents(NORMS[norm]), torch.randn(2, 6, 3))
-    assert spec["latents"].role is Role.TOKEN
+    assert spec["latents"].role is Role.LATENT
     assert [spec[f"norms.{i}.weight"].role for i in range(3)] == [Role.NORM_SCALE] * 3
     assert [b.last for b in spec.branches] == [("attention.out_proj.weight",), ("narrow.weight",)]
     assert [b.style.value for b in spec.branches] == ["pre_norm"] * 2

@@ -177,8 +177,8 @@ def test_centres_that_signals_are_compared_with_are_named_not_guessed() -> None:
             return self.head(torch.exp(-((x[:, None] - self.centres) ** 2).sum(-1)))  # type: ignore[no-any-return]
 
     spec = analyze(Centres(), torch.randn(3, 4))
-    assert spec["centres"].role is Role.UNKNOWN
-    assert [(gap.path, gap.op) for gap in spec.coverage.unknown] == [("centres", "sub")]
+    assert spec["centres"].role is Role.LATENT
+    assert spec["centres"].fans is None and spec.coverage.complete
 
 
 def test_the_size_of_a_policys_noise_keeps_its_authors_value() -> None:

@@ -62,6 +62,10 @@ def _spread_bias(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposa
     )
 
 
+_AS_FOUND = frozenset({Role.ACTIVATION, Role.SCALAR, Role.BRANCH_SCALE, Role.ELEMENTWISE, Role.LATENT})
+"""Roles of which only the author knows what the values mean."""
+
+
 def _as_found(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     value = context.constants.get(param.path)
     if value is None:
@@ -88,7 +92,7 @@ RULES = (
     Rule("bias", lambda p, s: p.role is Role.BIAS, _bias, "biases start at zero", ("glorot2010",)),
     Rule(
         "constant_as_found",
-        lambda p, s: p.role in (Role.ACTIVATION, Role.SCALAR, Role.BRANCH_SCALE),
+        lambda p, s: p.role in _AS_FOUND,
         _as_found,
         "learned constants (slopes, temperatures, branch scales) keep their author's value",
         ("touvron2021",),

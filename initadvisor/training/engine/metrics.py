@@ -55,7 +55,9 @@ class _Layer:
     dead: torch.Tensor | None = None
     flat: torch.Tensor | None = None
 
-    def add_grad(self, grad: torch.Tensor) -> None:
+    def add_grad(self, grad: torch.Tensor | None) -> None:
+        if grad is None:  # of a result that nothing reads
+            return
         self.grads.append(grad.detach().float().square().mean())
 
 
