@@ -10,9 +10,7 @@ from initadvisor.graph.flow import Flow, Layer
 from initadvisor.graph.growth import growth
 from initadvisor.graph.kinds import Kind
 from initadvisor.graph.opgraph import Op
-
-NORMALISED = "norm"
-"""``ParamSpec.acts_through`` of a weight whose size plays no part."""
+from initadvisor.graph.spec import NORMALISED
 
 _KEEPS_SIGN_AND_SIZE = frozenset({"clamp", "clamp_min", "clamp_max", "maximum", "minimum"})
 """Functions that leave alone what a fill draws: bounds."""

@@ -51,12 +51,15 @@ class MapReader:
         single = [k for k in picked if mapped.ranges[k][1] - mapped.ranges[k][0] == 1 and k not in outs + ins]
         batch = tuple(sorted({*by_letter["b"], *single}))
         operand = self.flow.values[reading.weight].shape
+        groups = reading.groups
+        if origin.tag is not None and reading.weight in self.flow.modulated and operand[0] != origin.tag.shape[0]:
+            groups //= max(1, operand[0] // origin.tag.shape[0])  # samples that were put side by side are no groups
         maps = math.prod(n for n, a, b in zip(operand, axes, reading.axes, strict=True) if a == "b" != b)
         share = 1.0
         if self.puts_outputs_together(facts.layer, origin):
             assert origin.place is not None
             share = origin.place[2] / operand[origin.place[0]]
-        fans = Fans(reading.fan_in, reading.fan_out * share / maps, out_dim, in_dim, reading.groups, batch)
+        fans = Fans(reading.fan_in, reading.fan_out * share / maps, out_dim, in_dim, groups, batch)
         slices = self._slices(facts, fans, mapped, shape)
         return fans, slices, note
 

@@ -21,6 +21,10 @@ class Confidence(StrEnum):
     WEAK = "weak"  # a guess, and said so
 
 
+NORMALISED = "norm"
+"""``ParamSpec.acts_through`` of a weight whose size plays no part: it is divided by what grows with it."""
+
+
 class NormStyle(StrEnum):
     """Where normalisation sits relative to a residual branch."""
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from initadvisor.graph.acting import NORMALISED, ActingReader
+from initadvisor.graph.acting import ActingReader
 from initadvisor.graph.axes import Origin, Part, Tracer
 from initadvisor.graph.elementwise import ElementwiseReader, unread_operands
 from initadvisor.graph.flow import Flow, Layer
 from initadvisor.graph.layer_roles import LayerFacts, LayerReader
 from initadvisor.graph.maps import MapReader
 from initadvisor.graph.opgraph import Op
-from initadvisor.graph.spec import Confidence
+from initadvisor.graph.spec import NORMALISED, Confidence
 from initadvisor.types import WEIGHT_ROLES, Fans, Role, Slice
 
 
@@ -136,14 +136,16 @@ class UseReader:
         reading = facts.layer.reading
         times = self.acting.of_table(facts.layer) if use.role is Role.EMBEDDING else self.acting.of_input(facts.layer)
         through = self.acting.through(reading.weight, origin)
-        notes = [use.note] if use.note else []
+        notes = []
         if reading.weight in self.flow.modulated:
             notes.append("the signal scales it before use")
         if through is not None and through != NORMALISED:
             notes.append(f"acts behind {through}")
         sure = Confidence.INFERRED if notes and use.confidence is Confidence.CERTAIN else use.confidence
         factor = origin.factor * times
-        return replace(use, factor=factor, acts_through=through, note="; ".join(notes), confidence=sure)
+        return replace(
+            use, factor=factor, acts_through=through, note="; ".join(filter(None, (use.note, *notes))), confidence=sure
+        )
 
     def _low_rank(self, op: Op, facts: LayerFacts, origin: Origin, has_main: bool) -> Use:
         """One of two parameters whose product is (added to) the weight: W + B·A, or a factorised weight."""

@@ -8,16 +8,16 @@ from dataclasses import replace
 from torch import nn
 
 from initadvisor.errors import SchemeError
-from initadvisor.graph.spec import ModelSpec, ParamSpec
+from initadvisor.graph.spec import NORMALISED, ModelSpec, ParamSpec
 from initadvisor.schemes.drawn import Deliberate
 from initadvisor.schemes.rules import registry
 from initadvisor.schemes.rules.fills import FAN_FREE, ONE_VALUE, default_fans, whole
-from initadvisor.schemes.rules.reading import carrier_rank, plain_depth
+from initadvisor.schemes.rules.reading import carrier_rank, is_tied, is_weight, plain_depth
 from initadvisor.schemes.rules.rule import Context, Rule
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.schemes.slots import SlotKind, slots_of
 from initadvisor.schemes.values import Assignment, Fill, Part, SchemeKind
-from initadvisor.types import CURRENT, Role
+from initadvisor.types import CURRENT, TORCH_DEFAULT, Role
 
 PROTECTED = "protected"
 """``Assignment.rule`` of what is left alone because it is frozen, integer or the user's to keep."""
@@ -80,22 +80,38 @@ def assign_rules(
             reason = "the magnitude of a weight norm follows from the weight it normalises"
             assignments.append(Assignment(param.path, param.shape, (), _WRITTEN_WITH, reason))
             continue
-        assignments.append(_first(param, spec, rules, context))
+        sized = param.acts_through == NORMALISED and not any(_beside(param.path, path) for path in together)
+        assignments.append(_first(param, spec, rules, context, nonzero=sized))
     return tuple(assignments)
 
 
-def _first(param: ParamSpec, spec: ModelSpec, rules: Sequence[Rule], context: Context) -> Assignment:
-    said = _speaks(param, spec, rules, context)
+def _beside(one: str, other: str) -> bool:
+    """Whether two paths belong to one module (a direction and its magnitude)."""
+    return one.rpartition(".")[0] == other.rpartition(".")[0]
+
+
+def _first(param: ParamSpec, spec: ModelSpec, rules: Sequence[Rule], context: Context, *, nonzero: bool) -> Assignment:
+    """What is said of a parameter; with ``nonzero`` (it is divided by its own size) never zeros, which make NaN."""
+    said = _speaks(param, spec, rules, context, nonzero=nonzero)
     if said is None:
         raise SchemeError(f"no rule speaks for {param.path} {param.shape} (role {param.role}); add one or keep it")
     return said
 
 
 def _speaks(
-    param: ParamSpec, spec: ModelSpec, rules: Sequence[Rule], context: Context, *, nonzero: bool = False
+    param: ParamSpec,
+    spec: ModelSpec,
+    rules: Sequence[Rule],
+    context: Context,
+    *,
+    nonzero: bool = False,
+    anyhow: bool = False,
 ) -> Assignment | None:
-    """What the first rule that matches says; with ``nonzero`` the first that does not say zero, whoever set it."""
-    chosen = None if nonzero else context.deliberate.get(param.path)
+    """What the first rule that matches says; with ``nonzero`` the first that does not say zero.
+
+    What its author set on purpose stays, but with ``anyhow``.
+    """
+    chosen = None if anyhow else context.deliberate.get(param.path)
     for rule in rules:
         if not rule.match(param, spec):
             continue
@@ -104,9 +120,29 @@ def _speaks(
             continue
         if chosen is not None and made.parts and not rule.knows_values:
             return _as_set(param, spec, made.parts, chosen)
-        parts = _canonical(param, spec, made.parts)
-        return Assignment(param.path, param.shape, parts, rule.name, made.reason, made.references or rule.references)
+        parts, reason = made.parts, made.reason
+        if rule.name != TORCH_DEFAULT:  # which is what torch draws, whatever becomes of it
+            parts, reason = _as_it_acts(param, spec, parts, reason)
+        parts = _canonical(param, spec, parts)
+        return Assignment(param.path, param.shape, parts, rule.name, reason, made.references or rule.references)
     return None
+
+
+def _as_it_acts(
+    param: ParamSpec, spec: ModelSpec, parts: tuple[Part, ...], reason: str
+) -> tuple[tuple[Part, ...], str]:
+    """A proposal for the weight that acts, said of the tensor that it is made of."""
+    # A shared table serves the head, too, which no factor of its rows reaches.
+    weighs = is_weight(param) or (param.role is Role.EMBEDDING and not is_tied(param, spec))
+    if not parts or not weighs or _all_zero(parts):
+        return parts, reason
+    if param.acts_through not in (None, NORMALISED):
+        return (), f"it acts behind {param.acts_through}, so its author's values are kept"
+    size = abs(param.factor)
+    if size in (0.0, 1.0):
+        return parts, reason
+    made = tuple(replace(part, fill=replace(part.fill, gain=float(f"{part.fill.gain / size:.6g}"))) for part in parts)
+    return made, f"{reason}; divided by the {size:.3g} that the forward pass multiplies it with"
 
 
 def _as_set(param: ParamSpec, spec: ModelSpec, proposed: tuple[Part, ...], chosen: Deliberate) -> Assignment:
@@ -208,7 +244,9 @@ def _alive(
         # What its author set to zero is the zero that stays.
         zero.sort(key=lambda path: by_path[path].rule != AS_SET)
         for path in zero[1:]:
-            other = _speaks(spec[path], spec, rules, context, nonzero=True) if by_path[path].parts else None
+            other = (
+                _speaks(spec[path], spec, rules, context, nonzero=True, anyhow=True) if by_path[path].parts else None
+            )
             by_path[path] = other or by_path[path]
     return tuple(by_path[a.path] for a in assignments)
 

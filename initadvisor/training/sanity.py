@@ -87,7 +87,9 @@ def scale_of(tensor: torch.Tensor, what: str, *, counted: bool = True) -> Scale:
         what: it is, in words.
         counted: measure its mean and spread, too; else infinities only.
     """
-    value = (tensor._values() if tensor.is_sparse else tensor).detach().double()
+    if tensor.layout is not torch.strided:  # which entries are there says more than their sizes (an adjacency)
+        tensor, counted = tensor.to_sparse_coo().coalesce().values(), False
+    value = tensor.detach().double()
     infinite = infinities(value)
     nothing = Scale(what, infinite, math.nan, math.nan, None)
     if not counted or value.numel() < 2 or not bool(torch.isfinite(value).all()):

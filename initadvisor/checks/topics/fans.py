@@ -168,8 +168,10 @@ def _unscaled(context: CheckContext) -> Iterator[Hit]:
             continue
         if param.activation in ("sin", "cos") or param.role is Role.INPUT:
             continue  # SIREN and random Fourier features are large on purpose
+        if param.acts_through is not None:
+            continue  # its size plays no part, or is not what acts
         s = context.statistics(param.path)
-        gain = s.std * math.sqrt(param.fan_in)
+        gain = abs(param.factor) * s.std * math.sqrt(param.fan_in)
         if gain > AMPLIFIES:
             normed = param.norm_after is not None
             yield Hit(

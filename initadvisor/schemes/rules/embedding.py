@@ -78,9 +78,10 @@ def _position(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     if tables and all(_untied(p, spec) for p in tables):
         return Proposal(normal(param, 1.0), "it is added to token embeddings of unit size, and is given the same say")
     if tables:
-        width = _width(param)
+        width, times = _width(param), abs(tables[0].factor)
+        joined = f"1/√{width}" if times == 1 else f"1/√{width}, times the {times:.3g} of the forward pass"
         return Proposal(
-            normal(param, width**-0.5), f"it is added to tied embeddings of size 1/√{width}, and is as large"
+            normal(param, times * width**-0.5), f"it is added to tied embeddings of size {joined}, and is as large"
         )
     return Proposal(trunc_normal(param, _VIT_STD), "it is added to projected patches: small, as in ViT")
 
