@@ -24,7 +24,8 @@ def mark_dynamics(flow: Flow, bends: Bends, uses: dict[int, list[Use]]) -> None:
     """Give the neighbours of dynamics their role, in place.
 
     Args:
-        flow, bends: of the graph.
+        flow: of the graph.
+        bends: of the graph.
         uses: of every parameter, by its value; those of role ``state`` are what the others lie around.
     """
     state_ops = {use.op for own in uses.values() for use in own if use.role is Role.STATE}

@@ -131,10 +131,8 @@ class Neighbours:
                     return None
                 value = bend.start
                 continue
-            if self.flow.kind_of(op) in (Kind.CARRY, Kind.NORM):
-                value = self.flow.single_ref(op)
-            else:
-                value = self.weighed(op)
+            passes = self.flow.kind_of(op) in (Kind.CARRY, Kind.NORM)
+            value = self.flow.single_ref(op) if passes else self.weighed(op)
         return None
 
     def weighed(self, op: Op) -> int | None:

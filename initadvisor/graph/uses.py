@@ -131,7 +131,7 @@ class UseReader:
 
     def _acting(self, use: Use, facts: LayerFacts, origin: Origin) -> Use:
         """The use of a weight with what becomes of the tensor before it acts."""
-        if use.role not in WEIGHT_ROLES and use.role is not Role.EMBEDDING or use.weight is not None:
+        if (use.role not in WEIGHT_ROLES and use.role is not Role.EMBEDDING) or use.weight is not None:
             return use
         reading = facts.layer.reading
         times = self.acting.of_table(facts.layer) if use.role is Role.EMBEDDING else self.acting.of_input(facts.layer)

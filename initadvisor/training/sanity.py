@@ -88,7 +88,7 @@ def scale_of(tensor: torch.Tensor, what: str, *, counted: bool = True) -> Scale:
         counted: measure its mean and spread, too; else infinities only.
     """
     if tensor.layout is not torch.strided:  # which entries are there says more than their sizes (an adjacency)
-        tensor, counted = tensor.to_sparse_coo().coalesce().values(), False
+        tensor, counted = tensor.to_sparse(layout=torch.sparse_coo).coalesce().values(), False
     value = tensor.detach().double()
     infinite = infinities(value)
     nothing = Scale(what, infinite, math.nan, math.nan, None)
