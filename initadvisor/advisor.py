@@ -31,8 +31,8 @@ from initadvisor.schemes.scheme import Scheme
 from initadvisor.schemes.values import ApplyResult, FilledTensor
 from initadvisor.training.losses import Loss
 from initadvisor.training.task import TrainingTask, make_task
-from initadvisor.trials.race import run_race
 from initadvisor.trials.result import Cost, Decision, RankingEntry
+from initadvisor.trials.run import run_race
 from initadvisor.types import CURRENT, TORCH_DEFAULT, WEIGHT_ROLES
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Advice:
 
     @property
     def decision(self) -> Decision:
-        """Switch, keep or undecided, with effect, interval and p."""
+        """Switch, keep or undecided, with effect, interval and odds."""
         return self.evidence.race.decision
 
     @property
@@ -321,10 +321,11 @@ def _provenance(evidence: Evidence) -> Provenance:
         "verdict": decision.verdict.value,
         "lr": decision.lr,
         "effect": decision.effect,
-        "interval_low": decision.interval[0],
-        "interval_high": decision.interval[1],
-        "p": decision.p,
-        "fresh_seeds": float(decision.seeds),
+        "expected_gain": decision.gain,
+        "p_better": decision.p_better,
+        "p_worse": decision.p_worse,
+        "seeds": float(decision.seeds),
+        "fresh_seeds": float(decision.fresh),
         "steps_each": float(decision.horizon),
         "loss": evidence.loss_name,
         "optimizer": evidence.optimizer_name,

@@ -15,7 +15,7 @@ from benchmarks.regret.task import Task
 from benchmarks.regret.tasks import TASKS
 from benchmarks.regret.train import fresh_model, train
 from initadvisor.schemes.scheme import Scheme
-from initadvisor.trials.budget import PATIENCE
+from initadvisor.trials.plan import WORDS, Word
 
 ADVISOR_SEEDS = (0, 1, 2)
 """Advice is asked for this often, each time with other weights, batch order and draws."""
@@ -23,7 +23,7 @@ ADVISOR_SEEDS = (0, 1, 2)
 BUDGET, REFINING = "standard", "thorough"
 """What most users ask, and what refines the leader besides."""
 
-UNHURRIED = dict.fromkeys(PATIENCE, math.inf)
+UNHURRIED = {name: Word(word.share, math.inf, word.trainings) for name, word in WORDS.items()}
 """The plans of the budgets without their limits in seconds: what is asked must not depend on what else the machine
 does. The limit halves a plan on slow machines; the cost is told in steps, and in seconds as they were."""
 
@@ -43,7 +43,7 @@ def ask(task: Task, seed: int, budget: str) -> tuple[dict[str, Any], Scheme]:
 
     model = fresh_model(task, None, seed)
     began = time.monotonic()
-    with mock.patch.dict(PATIENCE, UNHURRIED):
+    with mock.patch.dict(WORDS, UNHURRIED):
         advice = advise(model, task.loader(seed), budget=budget, progress=False, **task.advise_arguments(seed))
     seconds = time.monotonic() - began
     decision, cost = advice.decision, advice.cost
@@ -60,9 +60,11 @@ def ask(task: Task, seed: int, budget: str) -> tuple[dict[str, Any], Scheme]:
         "challenger": decision.challenger,
         "effect": _finite(decision.effect),
         "interval": [_finite(x) for x in decision.interval],
-        "confidence": decision.confidence,
-        "p": _finite(decision.p),
-        "fresh_seeds": decision.seeds,
+        "p_better": decision.p_better,
+        "p_worse": decision.p_worse,
+        "gain": [decision.gain, decision.gain_low, decision.gain_high],
+        "control_lr": _finite(decision.control_lr),
+        "fresh_seeds": decision.fresh,
         "horizon": decision.horizon,
         "model_steps": cost.model_steps,
         "share_of_full": cost.share_of_full,

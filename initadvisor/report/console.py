@@ -96,7 +96,7 @@ def _gaps(page: Page, evidence: Evidence) -> None:
 
 def _why(page: Page, evidence: Evidence) -> None:
     decision = evidence.race.decision
-    told = (*decision.why, *sentences.flow_in_words(evidence))
+    told = sentences.flow_in_words(evidence)
     if not told:
         return
     page.heading("Why")
@@ -131,8 +131,7 @@ def _cited(keys: tuple[str, ...]) -> str:
 
 def _effect(page: Page, evidence: Evidence) -> None:
     page.heading("How sure")
-    page.text(sentences.effect(evidence))
-    page.text(sentences.scope(evidence))
+    page.bullets(sentences.how_sure(evidence))
 
 
 def _ranking(page: Page, evidence: Evidence) -> None:
@@ -179,15 +178,15 @@ def ranking_table(evidence: Evidence, entries: Sequence[RankingEntry], *, width:
         table.add_column("interval", justify="right", no_wrap=True)
     table.add_column("rate", justify="right", no_wrap=True)
     table.add_column("steps", justify="right", no_wrap=True)
-    table.add_column("draws", justify="right", no_wrap=True)
+    table.add_column("seeds", justify="right", no_wrap=True)
     if width >= ROOM_FOR_REASONS:
-        table.add_column("how it left", overflow="fold", ratio=1)
+        table.add_column("status", overflow="fold", ratio=1)
     chosen = evidence.race.decision.scheme
     for place, entry in enumerate(entries, start=1):
         row = [str(place), entry.scheme + (" ◂" if entry.scheme == chosen else ""), number(entry.score)]
         if width >= ROOM_FOR_INTERVALS:
             row.append(interval(entry))
-        row += [rate(entry.lr), str(entry.steps), str(entry.draws)]
+        row += [rate(entry.lr), str(entry.steps), str(entry.seeds)]
         if width >= ROOM_FOR_REASONS:
             row.append(sentences.standing_briefly(entry))
         style = "bold" if entry.scheme == chosen else ""
@@ -201,7 +200,7 @@ NO_INTERVAL = "–"
 
 def interval(entry: RankingEntry) -> str:
     """The interval of a ranking entry, a dash where one draw gives none."""
-    if not math.isfinite(entry.low) or (entry.draws < 2 and entry.low == entry.high):
+    if not math.isfinite(entry.low) or (entry.seeds < 2 and entry.low == entry.high):
         return NO_INTERVAL
     return f"{number(entry.low)} to {number(entry.high)}"
 

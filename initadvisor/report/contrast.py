@@ -11,8 +11,8 @@ from initadvisor.training.engine.result import SignalFlow, Status, TrialResult
 from initadvisor.trials.result import RankingEntry, Verdict
 from initadvisor.types import CURRENT
 
-CONFIRM = "confirm"
-"""Phase of trainings on fresh draws and the full horizon; they are shown where they exist."""
+FRESH = "fresh"
+"""Phase of trainings on fresh seeds; they are shown where they exist."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def trainings(evidence: Evidence, scheme: str, *, phase: str | None = None) -> t
 def _preference(trial: TrialResult, lr: float | None) -> tuple[bool, bool, bool, int, int]:
     """Sort key: confirmed first, then at the wanted rate, with figures, long, low seed."""
     return (
-        trial.phase != CONFIRM,
+        trial.phase != FRESH,
         lr is not None and not math.isclose(trial.lr, lr, rel_tol=1e-6),
         trial.flow is None,
         -trial.steps,
@@ -60,7 +60,7 @@ def _preference(trial: TrialResult, lr: float | None) -> tuple[bool, bool, bool,
 def _own_rate(evidence: Evidence, scheme: str) -> float | None:
     """Rate at which a scheme stands in the decision, else its best in the rungs."""
     decision = evidence.race.decision
-    if scheme == CURRENT and decision.control_lr is not None:
+    if scheme == CURRENT and math.isfinite(decision.control_lr):
         return decision.control_lr
     return next((e.lr for e in evidence.race.ranking if e.scheme == scheme), None)
 
@@ -88,23 +88,6 @@ def flow_of(evidence: Evidence, trial: TrialResult | None) -> SignalFlow | None:
     if trial.flow is not None:
         return trial.flow
     return next((t.flow for t in trainings(evidence, trial.scheme) if t.flow is not None), None)
-
-
-def best_heldout(trial: TrialResult) -> float:
-    """Lowest held-out loss of a training; inf where none was finite."""
-    finite = [loss for _, loss in trial.heldout if math.isfinite(loss)]
-    return min(finite, default=math.inf)
-
-
-def confirmed_loss(evidence: Evidence, scheme: str) -> float | None:
-    """Mean over fresh draws of the best held-out loss; inf where any draw diverged, None without confirmations.
-
-    The current weights may have been confirmed at several rates; those at the one that was compared count.
-    """
-    lr = evidence.race.decision.control_lr if scheme == CURRENT else None
-    confirmed = [t for t in trainings(evidence, scheme, phase=CONFIRM) if t.heldout and lr in (None, t.lr)]
-    losses = [best_heldout(t) for t in confirmed]
-    return sum(losses) / len(losses) if losses else None
 
 
 def curve_of(trial: TrialResult | None) -> tuple[tuple[int, float], ...]:
@@ -136,7 +119,7 @@ def on_steps(trial: TrialResult | None, last: int, points: int) -> tuple[float |
 
 def was_tried(entry: RankingEntry) -> bool:
     """Whether anything was measured of a candidate: one left out for want of budget has no score to show."""
-    return entry.steps > 0 or entry.draws > 0
+    return entry.steps > 0 or entry.seeds > 0
 
 
 def finite_range(values: Sequence[float]) -> tuple[float, float] | None:

@@ -107,9 +107,8 @@ def _content(evidence: Evidence, recipe: str) -> dict[str, Any]:
         "diagnosis": sentences.diagnosis(evidence),
         "findings": sentences.findings(evidence),
         "gaps": sentences.coverage_gaps(evidence.spec.coverage),
-        "why": (*decision.why, *words),
-        "effect": _unbroken(sentences.effect(evidence)),
-        "scope": sentences.scope(evidence),
+        "why": words,
+        "how_sure": [_unbroken(s) for s in sentences.how_sure(evidence)],
         "reasons_title": "What it fills" if decision.verdict is Verdict.SWITCH else f'What "{other}" would fill',
         "reasons": [(r, ", ".join(c.short for c in _references(r.references))) for r in sentences.reasons(scheme)]
         if scheme
@@ -177,7 +176,7 @@ def _ranking_rows(evidence: Evidence) -> list[dict[str, Any]]:
             "interval": interval(entry),
             "lr": rate(entry.lr),
             "steps": entry.steps,
-            "draws": entry.draws,
+            "seeds": entry.seeds,
             "left": sentences.standing(entry),
         }
         for place, entry in enumerate(filter(was_tried, evidence.race.ranking), start=1)
@@ -231,7 +230,7 @@ def _ranking_pictures(evidence: Evidence) -> list[Picture]:
     if not tried:
         return []
     tall = ROW_HEIGHT * min(tried, SHOWN_CANDIDATES) + 0.9
-    spread = " with its interval" if _has_intervals(evidence) else ", one draw each"
+    spread = " with its interval" if _has_intervals(evidence) else ", one seed each"
     told = f"Held-out loss of each candidate{spread}; the table has the same figures."
     draw = partial(plot_ranking, evidence=evidence, theme=PAINTED)
     return [_picture(draw, (PLOT_SIZE[0], tall), "ranking", "Candidates by held-out loss", told)]

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from initadvisor.checks.finding import Severity
 from initadvisor.graph.spec import Coverage
-from initadvisor.report.contrast import confirmed_loss, contrast, curve_of, flow_of, other_scheme, was_tried
+from initadvisor.report import verdict
+from initadvisor.report.contrast import contrast, curve_of, flow_of, was_tried
 from initadvisor.report.evidence import Evidence
-from initadvisor.report.numbers import count, duration, number, p_value, plural, rate, share
+from initadvisor.report.numbers import duration, number, plural, rate, share
 from initadvisor.schemes.folding import fold_paths
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.training.engine.result import SignalFlow, Status
@@ -40,71 +41,17 @@ SHOWN_PATHS = 3
 
 def headline(evidence: Evidence) -> str:
     """What to do, in one sentence."""
-    decision = evidence.race.decision
-    if decision.verdict is Verdict.SWITCH:
-        text = f'Use "{decision.scheme}" at learning rate {rate(decision.lr)}: {_gain(evidence)}.'
-    elif decision.verdict is Verdict.KEEP:
-        tried = other_scheme(evidence) != CURRENT
-        over = f" within {plural(decision.horizon, 'step')}" if decision.horizon else ""
-        why = f"nothing tried was reliably better{over}" if tried else "nothing else was tried"
-        text = f"Keep the weights as they are, at learning rate {rate(decision.lr)}: {why}."
-    else:
-        name = decision.challenger
-        why = f'"{name}" may be better, but the trials cannot tell it from chance'
-        if not name or name == CURRENT:
-            why = "too few trials were done to say anything"
-        text = f"Undecided, so keep the weights as they are: {why}."
-    return text
-
-
-def _gain(evidence: Evidence) -> str:
-    decision = evidence.race.decision
-    where = f"after {count(decision.horizon)} steps"
-    old, new = confirmed_loss(evidence, CURRENT), confirmed_loss(evidence, decision.scheme)
-    if math.isinf(decision.effect):
-        return f"the current weights fail on every fresh seed within {count(decision.horizon)} steps, this one on none"
-    if old is not None and new is not None and math.isfinite(new):
-        return f"held-out loss {number(new)} instead of {number(old)} {where}"
-    return f"held-out loss lower by {number(decision.effect)} {where}"
+    return verdict.headline(evidence.race.decision)
 
 
 def interruption(evidence: Evidence) -> str:
     """A sentence where the user stopped the trials, else empty."""
-    if not evidence.race.decision.interrupted:
-        return ""
-    return "Stopped early: this is what the finished trials allow, not a full answer."
+    return verdict.interruption(evidence.race.decision)
 
 
-def effect(evidence: Evidence) -> str:
-    """The effect with its interval, in plain words."""
-    decision = evidence.race.decision
-    if not decision.seeds:
-        return "No confirmation on fresh seeds was run, so no effect can be stated."
-    trained = f"{plural(decision.seeds, 'fresh seed')}, {plural(decision.horizon, 'step')} each"
-    if math.isinf(decision.effect):
-        dies, lives = ("current", decision.challenger) if decision.effect > 0 else (decision.challenger, "current")
-        return (
-            f'On {trained}: "{dies}" fails on every seed and "{lives}" on none ({p_value(decision.p)}, exact binomial).'
-        )
-    if math.isnan(decision.effect):
-        return f"On {trained}, the difference could not be measured."
-    level = f"{100 * decision.confidence:.0f}% interval"
-    low, high = decision.interval
-    worth = rate(decision.smallest_effect)
-    direction = "lower" if decision.effect >= 0 else "higher"
-    size = number(abs(decision.effect))
-    measured = (
-        f'With "{decision.challenger}" held-out loss is {size} {direction} than with the current weights '
-        f"({level} of the improvement: {number(low)} to {number(high)}), each at its own best learning rate, "
-        f"on {trained}."
-    )
-    if decision.verdict is Verdict.SWITCH:
-        verdict = f"That this improvement is not above the {worth} worth a change: {p_value(decision.p)}."
-    elif high < decision.smallest_effect:
-        verdict = f"Even the upper end is less than the {worth} that would be worth a change."
-    else:
-        verdict = f"That is not enough to promise an improvement of {worth} ({p_value(decision.p)})."
-    return f"{measured} {verdict}"
+def how_sure(evidence: Evidence) -> tuple[str, ...]:
+    """The odds and what they rest on, short sentences."""
+    return verdict.how_sure(evidence.race.decision)
 
 
 def coverage_gaps(found: Coverage) -> tuple[str, ...]:
@@ -269,22 +216,16 @@ def _course(values: Sequence[float], ends: tuple[str, str], *, zeros_meant: bool
     return f"{verb} from {number(first)} in the {ends[0]} layer to {number(last)} in the {ends[1]}"
 
 
-def scope(evidence: Evidence) -> str:
-    """How far the advice reaches; empty where the race had no time to reach anywhere."""
-    reach, _, remark = evidence.race.decision.scope.partition("; ")
-    return f"This holds {reach}, not beyond{'; ' * bool(remark)}{remark}." if reach else ""
-
-
 def cost(evidence: Evidence) -> str:
     """What the advice took."""
     spent = evidence.race.cost
     text = f"{plural(spent.model_steps, 'optimizer step')} in {duration(spent.seconds)}"
     if spent.members:
         text += f", {plural(spent.members, 'short training')}"
-    if spent.full_trainings is not None:
-        text += f"; as much as {spent.full_trainings:.3g} full trainings"
-    if spent.share_of_full is not None:
-        text += f", {share(spent.share_of_full)} of training every candidate in full"
+    if spent.share_of_full is not None and spent.share_of_full < 1:
+        text += f"; {share(spent.share_of_full)} of one full training"
+    elif spent.share_of_full is not None:
+        text += f"; as much as {spent.share_of_full:.3g} full trainings"
     return text + "."
 
 
@@ -301,13 +242,6 @@ def diagnosis(evidence: Evidence) -> tuple[str, ...]:
 
 def _not_the_problem(evidence: Evidence) -> str:
     """The diagnosis of a "keep", as far as the trials reach: too short or too few of them settle nothing."""
-    horizon, full = evidence.race.decision.horizon, evidence.full_steps
-    if not horizon or horizon < SHORTEST_HORIZON or (full and horizon < EARLY_SHARE * full):
-        length = f" of {count(full)}" if full else ""
-        return (
-            "Whether initialisation matters here is not settled: "
-            f"the trials covered {plural(horizon, 'step')}{length}. Give them more budget."
-        )
     others = [e for e in evidence.race.ranking if e.scheme not in (CURRENT, TORCH_DEFAULT) and was_tried(e)]
     if not others:
         return "Whether initialisation matters here is not settled: no proposed scheme was trained."

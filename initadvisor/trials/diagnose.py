@@ -14,10 +14,12 @@ from initadvisor.training.data import tensors_in
 from initadvisor.training.engine.member import MemberState
 from initadvisor.training.losses import LossKind, scores_of
 from initadvisor.training.task import TrainingTask
-from initadvisor.trials.decide import SHORTEST_KEEP
 from initadvisor.trials.result import Verdict
-from initadvisor.trials.standings import Contest
+from initadvisor.trials.standings import Field, Standing
 from initadvisor.types import CURRENT
+
+SHORTEST_KEEP = 20
+"""Steps below which a training has hardly begun, so that nothing follows from a loss that has not fallen."""
 
 AT_CHANCE = 0.97
 """Share of the loss of guessing above which nothing was learnt: sampling a held-out set moves its loss by a few "
@@ -56,13 +58,13 @@ class Figures:
     Attributes:
         task: the training.
         states: every member.
-        contest: who stood where.
+        field: who stood where.
         verdict: of the decision.
     """
 
     task: TrainingTask
     states: Sequence[MemberState]
-    contest: Contest
+    field: Field
     verdict: Verdict
 
 
@@ -79,7 +81,7 @@ def diagnose(figures: Figures) -> tuple[str, ...]:
 
 
 def _all_died(f: Figures) -> Iterator[str]:
-    trained = [s for s in f.states if s.key.phase == "rung" and (s.steps or s.status)]
+    trained = [s for s in f.states if s.key.phase == "race" and (s.steps or s.status)]
     if trained and all(s.dead for s in trained):
         lowest = min(s.key.lr for s in trained)
         yield (
@@ -175,7 +177,7 @@ def _best_heldout(states: Iterable[MemberState]) -> float:
     for s in states:
         lowest = min((loss for _, loss in s.heldout), default=math.inf)
         everything = min(everything, lowest)
-        if s.key.phase == "confirm":
+        if s.key.phase == "fresh":
             confirming.setdefault(s.key.scheme, []).append(lowest)
     return min((math.fsum(v) / len(v) for v in confirming.values()), default=everything)
 
@@ -230,9 +232,14 @@ def _scale_of_data(f: Figures) -> Iterator[str]:
                 )
 
 
+def _finalists(f: Figures) -> tuple[Standing, Standing] | None:
+    controls, challengers = f.field.controls(), f.field.challengers()
+    return (controls[0], challengers[0]) if controls and challengers else None
+
+
 def _edge_of_grid(f: Figures) -> Iterator[str]:
     rates = f.task.rates
-    finalists = f.contest.finalists()
+    finalists = _finalists(f)
     if len(rates) < 2 or finalists is None:
         return
     best = {s.lr for s in finalists}
@@ -246,9 +253,9 @@ def _rate_matters(f: Figures) -> Iterator[str]:
     if f.verdict is Verdict.SWITCH or len(f.task.rates) < 2:
         return
     first: dict[str, list[float]] = {}
-    horizon = min((s.horizon for s in (*f.contest.left.values(), *f.contest.latest.values())), default=0)
+    horizon = min((s.horizon for s in f.field.latest.values()), default=0)
     for s in f.states:
-        if s.key.phase == "rung":
+        if s.key.phase == "race":
             first.setdefault(s.key.scheme, []).append(s.best(horizon))
     finite = [[v for v in values if math.isfinite(v)] for values in first.values()]
     bests = [min(v) for v in finite if v]
@@ -267,7 +274,7 @@ def _rate_matters(f: Figures) -> Iterator[str]:
 def _over_fitting(f: Figures) -> Iterator[str]:
     turned, looked, where = 0, 0, []
     for s in f.states:
-        if s.key.phase != "confirm" or len(s.heldout) < 3 or (s.key.scheme == CURRENT and f.verdict is Verdict.SWITCH):
+        if s.key.phase != "fresh" or len(s.heldout) < 3 or (s.key.scheme == CURRENT and f.verdict is Verdict.SWITCH):
             continue
         looked += 1
         step, best = min(s.heldout, key=lambda pair: pair[1])

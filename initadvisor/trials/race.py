@@ -1,510 +1,495 @@
-"""Which scheme trains best: gate, rungs under common random numbers, confirmation on fresh seeds, a statement."""
+"""Which scheme trains best? Arms run side by side in steps, the better part goes on, fresh seeds judge the leader."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
-from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from initadvisor.errors import InputError
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.streams import derive
-from initadvisor.training.engine.engine import PACE_STEPS, Engine
 from initadvisor.training.engine.member import MemberKey, MemberState
-from initadvisor.training.engine.result import Status, TrialResult
-from initadvisor.training.task import TrainingTask
-from initadvisor.trials.budget import (
-    CONFIRM_EVALS,
-    LEVELS,
-    PLAY_OFF,
-    SWEEP_SEEDS,
-    Budget,
-    Plan,
-    Rung,
-    read_budget,
-)
-from initadvisor.trials.clock import OutOfTimeError, PlanPace, Timekeeper
-from initadvisor.trials.confirm import Confirmation, Wave, rates_to_confirm
-from initadvisor.trials.decide import CONFIDENCE, too_short_to_keep
-from initadvisor.trials.diagnose import Figures, diagnose
-from initadvisor.trials.gate import Passed, gate, longer_to_draw, weights_digest
-from initadvisor.trials.progress import OnEvent, Progress, ignore
+from initadvisor.training.engine.result import Status
+from initadvisor.trials.decide import Pairing, by_rules, decide, paired, settled
+from initadvisor.trials.ledger import Ledger
+from initadvisor.trials.odds import Belief, no_trial, odds
+from initadvisor.trials.plan import FIRST_RUNG, Plan, Rung, Terms, describe, next_rung
+from initadvisor.trials.rates import choose_rate
 from initadvisor.trials.refine import HIGHEST, LOWEST, refinable, refined
-from initadvisor.trials.result import Cost, Decision, RaceResult, Verdict
-from initadvisor.trials.standings import Contest, Standing, ranking, standing
+from initadvisor.trials.result import Decision, Ground
+from initadvisor.trials.standings import Arm, Field, Standing, standing
 from initadvisor.types import CURRENT
 
-if TYPE_CHECKING:
-    from initadvisor.trials.study import StudyLog
+EVALS_IN_A_RUNG = 4
+"""Evaluations of a long rung: the best checkpoint is found to a quarter of it, for a few percent of its cost."""
 
-PACE_SHARE = 0.1
-"""Share of a budget in seconds that finding the pace may take."""
+WORTH_EVALUATING = 8
+"""Optimizer steps between evaluations at least."""
 
-DRAWING_SHARE = 0.05
-"""Share of a budget in seconds in which schemes that measure on data may be drawn for the first time."""
+EVALS_IN_FULL = 12
+"""Evaluations of a fresh seed: finds the best checkpoint to a twelfth."""
 
-PACE_MEMBERS = 16
-"""Members that set the pace at most: as many as tell what stacks of them cost."""
+EXPLODED = 1e6
+"""First loss, in multiples of the lowest of all candidates, from which a start is hopeless: an optimizer that moves
+weights by a percent a step would need most of a short training to undo it."""
+
+REDRAWN = 4
+"""Further seeds of a scheme whose first draw is dead: torch's default can be dead in one draw and train in the next."""
+
+RUNNERS_UP = 2
+"""Challengers that run on fresh seeds, where there is money: the order of the two best is often luck."""
+
+MOST_FRESH = 16
+"""Fresh seeds at most: sixteen tell effects of a standard deviation apart beyond doubt."""
+
+FEWEST_FRESH = 3
+"""Fresh seeds after which a settled decision ends the race."""
+
+WARM, RACE, REFINE, FRESH = "warm", "race", "refine", "fresh"
 
 
-def run_race(
-    task: TrainingTask,
-    schemes: Sequence[Scheme],
-    spec: ModelSpec,
-    *,
-    budget: str | float | int = "standard",
-    seed: int = 0,
-    study: StudyLog | None = None,
-    executor: Executor | None = None,
-    on_event: OnEvent = ignore,
-) -> RaceResult:
-    """Find the scheme that trains best at the user's own settings, and say how sure that is.
+@dataclass(frozen=True)
+class Setting:
+    """What a race is given.
 
-    Ctrl-C ends the race early: the decision is made from the trainings that are done and is marked as interrupted.
-
-    Args:
-        task: the training.
-        schemes: candidates, best prior first; one must be named ``"current"``.
-        spec: the reading of the model.
-        budget: ``"fast"``, ``"standard"``, ``"thorough"``, seconds (a float) or model-steps (an int).
+    Attributes:
+        schemes: candidates, best prior first, the current weights among them.
+        spec: the reading of the model; None where gains cannot be refined.
         seed: of everything drawn.
-        study: where it is recorded; None records in memory.
-        executor: runs chunks of members; None uses processes of its own where they pay.
-        on_event: told about progress.
+        places: of every scheme in the rules' order.
+        belief: says how sure an early view is.
+    """
+
+    schemes: tuple[Scheme, ...]
+    spec: ModelSpec | None
+    seed: int
+    belief: Belief = odds
+
+    def seeds(self, phase: str, count: int) -> list[int]:
+        """The first so many seeds of a phase; runs of equal seeds see the same data and noise."""
+        return [derive(self.seed, phase, i) for i in range(count)]
+
+    def place(self, scheme: str) -> int:
+        """Of a scheme in the rules' order, the best challenger is 0; -1 for one that was refined."""
+        names = [s.name for s in self.schemes if s.name != CURRENT]
+        return names.index(scheme) if scheme in names else -1
+
+
+class Race:
+    """Runs a plan; what is decided follows from what is done, at any moment.
+
+    Attributes:
+        field: who stands where.
+        horizons: of the rungs so far.
+        refined_schemes: found during the race.
+    """
+
+    def __init__(self, ledger: Ledger, setting: Setting, plan: Plan, rates: Sequence[float]) -> None:
+        """A race among the first so many schemes of the plan, at the first so many rates.
+
+        Args:
+            ledger: trains and keeps books.
+            setting: what the race is given.
+            plan: who enters and how far they go.
+            rates: all rates, the one to fall back on first.
+        """
+        self.ledger, self.setting, self.plan = ledger, setting, plan
+        entering, out = setting.schemes[: plan.schemes], setting.schemes[plan.schemes :]
+        lrs = sorted(rates[: plan.rates])
+        self.field = Field([(s.name, lr) for s in entering for lr in lrs], out=tuple(s.name for s in out))
+        self.terms = Terms(plan.length, plan.keep, ledger.prices, plan.reaches)
+        self.horizons: list[int] = []
+        self.refined_schemes: list[Scheme] = []
+        self._phase: dict[Arm, str] = {}
+        self._seeds, self._gone = 1, 0
+        self._fresh: list[int] = []
+        self._evals: set[int] = set()
+        self._redrawn: dict[Arm, list[int]] = {}
+        self._dead_draws: dict[str, tuple[int, int]] = {}
+
+    # -- the course of a race ------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """First rung, the rungs that the money buys, refinement, fresh seeds."""
+        if not self.plan.rungs:
+            return
+        rung: Rung | None = self.plan.rungs[0]
+        self._first(self.plan.rungs[0])
+        while True:
+            # Current weights that have broken down take no more steps, but the others still run against them.
+            self._gone = 0 if any(scheme == CURRENT for scheme, _ in self.field.alive) else 1
+            reached = Rung(self.horizons[-1], len(self.field.alive) + self._gone, self._seeds)
+            rung = next_rung(reached, self._race_money(), self.terms)
+            if rung is None:
+                break
+            self._rung(rung)
+        self._refine()
+        self._judge()
+        self._finish()
+
+    def _finish(self) -> None:
+        """Close the records of those that were not dropped."""
+        for arm in self.field.alive:
+            s = self.field.latest[arm]
+            self.ledger.finish(self._keys([arm], RACE, [0])[0], s.status, s.heldout, s.why)
+        for (scheme, lr), s in self.final.items():
+            self.ledger.finish(MemberKey(FRESH, scheme, 0, lr), s.status, s.heldout, s.why)
+
+    def _race_money(self) -> float:
+        """What rungs may still take: all that is left, but for what the plan keeps for refinement and fresh seeds."""
+        ledger = self.ledger
+        planned = [r.cost(ledger.prices, b) for r, b in zip(self.plan.rungs, (None, *self.plan.rungs), strict=False)]
+        kept = 0.0 if not self.plan.reaches else max(0.0, self.plan.money - math.fsum(planned))
+        return max(0.0, ledger.left - kept)
+
+    def _keys(self, arms: Sequence[Arm], phase: str, seeds: Sequence[int]) -> list[MemberKey]:
+        return [MemberKey(self._phase.get(a, phase), a[0], seed, a[1]) for a in arms for seed in seeds]
+
+    def _runs_of(self, arm: Arm) -> list[MemberState]:
+        """Runs of an arm that chose it: those of the race, with or without the warm-up, and of refinement."""
+        phase = self._phase.get(arm, RACE)
+        states = self.ledger.states
+        seeds = [*self.setting.seeds(RACE, self._seeds), *self._redrawn.get(arm, ())]
+        keys = (MemberKey(phase, arm[0], seed, arm[1]) for seed in seeds)
+        return [states[k] for k in keys if k in states]
+
+    def _first(self, rung: Rung) -> None:
+        """Everything takes its first steps; what is dead in one draw is looked at in others."""
+        self._seeds = rung.seeds
+        keys = self._keys(self.field.alive, RACE, self.setting.seeds(RACE, rung.seeds))
+        self.ledger.advance(keys, rung.steps, (rung.steps,), f"{len(keys)} trainings to step {rung.steps}")
+        self._drop_broken_starts()
+        self._try_with_warmup(rung.steps)
+        self._close(rung.steps)
+
+    def _rung(self, rung: Rung) -> None:
+        going = self.field.going(rung.arms - self._gone)
+        self._seeds = max(self._seeds, rung.seeds)
+        keys = self._keys(going, RACE, self.setting.seeds(RACE, self._seeds))
+        keys += [k for a in going for k in self._keys([a], RACE, self._redrawn.get(a, ()))]
+        # With the earlier ones: a run whose weights were lost with a killed process starts over.
+        self._evals |= {*self.horizons, *_evaluations(self.horizons[-1], rung.steps, EVALS_IN_A_RUNG)}
+        message = f"{len(keys)} trainings to step {rung.steps}"
+        self.ledger.advance(keys, rung.steps, tuple(sorted(self._evals)), message)
+        self._close(rung.steps, going)
+
+    def _close(self, steps: int, arms: Sequence[Arm] | None = None) -> None:
+        new = steps not in self.horizons
+        if new:
+            self.horizons.append(steps)
+        ran = self.field.alive if arms is None else arms
+        scores = [self._standing(arm, steps) for arm in ran]
+        for s in scores if new else ():
+            self.ledger.report(self._keys([s.arm], RACE, self.setting.seeds(RACE, 1))[0], steps, s.heldout)
+        for s in self.field.close(scores):
+            self.ledger.finish(self._keys([s.arm], RACE, [0])[0], s.status, s.heldout, s.why)
+        alive = set(self.field.alive)
+        self.ledger.drop_checkpoints(lambda key: (key.scheme, key.lr) in alive)
+
+    def _standing(self, arm: Arm, steps: int) -> Standing:
+        return standing(*arm, self._runs_of(arm), steps, self.initial)
+
+    @property
+    def initial(self) -> float:
+        """Held-out loss of the current weights before any step; infinite where it is not known."""
+        found = (s.heldout[0][1] for s in self.ledger.states.values() if s.key.scheme == CURRENT and s.heldout)
+        return next(found, math.inf)
+
+    # -- starts that are broken ----------------------------------------------------------------------------------
+
+    def _drop_broken_starts(self) -> None:
+        """Gate by what the first step showed: no gradient, no finite loss, a loss out of all proportion."""
+        first = {s.key: s.train[0] for s in self.ledger.states.values() if s.train and s.key.phase == RACE}
+        lowest = min((v for v in first.values() if math.isfinite(v)), default=math.inf)
+        for name in dict.fromkeys(scheme for scheme, _ in self.field.alive):
+            arms = [a for a in self.field.alive if a[0] == name]
+            runs = [run for a in arms for run in self._runs_of(a)]
+            why = _broken_start(runs, lowest)
+            if not why or name == CURRENT or self._redraw(arms[0], len(runs)):
+                continue
+            self.field.broken[name] = why
+            for arm in arms:
+                self.ledger.finish(self._keys([arm], RACE, [0])[0], Status.GATED, math.inf, why)
+            self.field.alive = [a for a in self.field.alive if a[0] != name]
+        self._drop_duplicates()
+
+    def _drop_duplicates(self) -> None:
+        """Schemes whose runs are another's to the last digit fill the same weights; one of them is enough."""
+        first: dict[object, str] = {}
+        for name in dict.fromkeys(scheme for scheme, _ in self.field.alive):
+            arms = [a for a in self.field.alive if a[0] == name]
+            curves = tuple((a[1], run.train) for a in arms for run in self._runs_of(a))
+            twin = first.setdefault(curves, name)
+            if twin == name or not any(train for _, train in curves):
+                continue
+            self.field.broken[name] = f'fills exactly the weights of "{twin}"'
+            for arm in arms:
+                self.ledger.finish(self._keys([arm], RACE, [0])[0], Status.GATED, math.inf, self.field.broken[name])
+            self.field.alive = [a for a in self.field.alive if a[0] != name]
+
+    def _redraw(self, arm: Arm, dead: int) -> bool:
+        """Look at other draws of a scheme that is dead in one; a living one takes its place. Says whether there is one.
+
+        Dead first steps cost one step each; how many of the draws were dead goes into the odds.
+        """
+        ledger, horizon = self.ledger, self.plan.rungs[0].steps
+        seeds = self.setting.seeds("redraw", REDRAWN)
+        if ledger.prices.cost(REDRAWN, REDRAWN + horizon, REDRAWN) > ledger.left:
+            return False
+        keys = self._keys([arm], RACE, seeds)
+        ledger.advance(keys, 1, (), f"{arm[0]} drawn again: its first draw trains nothing")
+        living = [k for k in keys if not ledger.states[k].dead]
+        if not living:
+            return False
+        self._dead_draws[arm[0]] = (REDRAWN - len(living) + 1, REDRAWN + 1)
+        self._redrawn[arm] = [living[0].seed]
+        ledger.advance(living[:1], horizon, (horizon,), f"{arm[0]} from a draw that trains")
+        return True
+
+    def _try_with_warmup(self, steps: int) -> None:
+        """A scheme that breaks down at the full rate from the first step on is tried again as the user trains."""
+        if not self.ledger.about.warmup:
+            return
+        broken = [a for a in self.field.alive if all(run.dead for run in self._runs_of(a))]
+        whole = {a[0] for a in broken} - {a[0] for a in self.field.alive if a not in broken}
+        again = [a for a in broken if a[0] in whole]
+        if not again:
+            return
+        for arm in again:
+            self._phase[arm] = WARM
+        keys = self._keys(again, WARM, self.setting.seeds(RACE, self._seeds))
+        if self.ledger.prices.cost(len(keys), len(keys) * steps, len(keys)) > self.ledger.left:
+            self._phase.clear()
+            return
+        self.ledger.advance(keys, steps, (steps,), f"{len(keys)} trainings again, with the warm-up")
+
+    # -- refinement and fresh seeds ------------------------------------------------------------------------------
+
+    def _refine(self) -> None:
+        """Search multipliers per group of roles around the leader, at its rate, each variant as long as the leader."""
+        spec, count = self.setting.spec, self.plan.refined
+        if not count or spec is None:
+            return
+        known = {s.name: s for s in self.setting.schemes}
+        leader = next((s for s in self.field.challengers() if refinable(known[s.scheme], spec)), None)
+        if leader is None:
+            return
+        scheme, horizon = known[leader.scheme], leader.horizon
+        groups = refinable(scheme, spec)
+        seeds = self.setting.seeds(RACE, self._seeds)
+        for number in range(1, count + 1):
+            name, seed = f"{leader.scheme}×{number}", derive(self.setting.seed, "refine", number)
+            factors = self.ledger.log.suggest(groups, name, leader.lr, low=LOWEST, high=HIGHEST, seed=seed)
+            variant = refined(scheme, spec, factors, number)
+            self.ledger.runs.add(variant)
+            self.refined_schemes.append(variant)
+            arm = (name, leader.lr)
+            self._phase[arm] = REFINE
+            keys = self._keys([arm], REFINE, seeds)
+            self.ledger.advance(
+                keys, horizon, tuple(sorted(self._evals)), f"refining {leader.scheme}: {number} of {count}"
+            )
+            found = self._standing(arm, horizon)
+            self.field.latest[arm] = found
+            self.ledger.finish(keys[0], found.status, found.heldout, found.why)
+            self.ledger.drop_checkpoints(lambda key: key.phase != REFINE)
+
+    def _judge(self) -> None:
+        """Fresh seeds of the current weights and of the best, as the user trains, until it is settled or paid up."""
+        control = next(iter(self.field.controls()), None)
+        challengers = [s.arm for s in self.field.challengers()][:RUNNERS_UP]
+        if control is None or not challengers or self.horizons[-1] < self.plan.length:
+            return
+        while len(self._fresh) < MOST_FRESH:
+            runners = [*challengers, control.arm]
+            horizon, count = self._wave(len(runners))
+            if count == 0 and len(challengers) > 1:
+                challengers = challengers[:1]
+                continue
+            if count == 0:
+                return
+            new = self.setting.seeds(FRESH, len(self._fresh) + count)[len(self._fresh) :]
+            keys = [MemberKey(FRESH, a[0], seed, a[1]) for seed in new for a in runners]
+            message = f"{count} fresh seeds of {len(runners)}, {horizon} steps each"
+            self.ledger.advance(keys, horizon, _evaluations(0, horizon, EVALS_IN_FULL), message)
+            self._fresh += new
+            challengers = self._still_close(challengers, control.arm)
+            if len(self._fresh) >= FEWEST_FRESH and settled(self._decision_between(challengers[0], control.arm)):
+                return
+            if horizon < self.plan.length:
+                return
+
+    def _wave(self, runners: int) -> tuple[int, int]:
+        """Length and number of the next fresh seeds; a last one may be shorter than the full training."""
+        prices, length = self.ledger.prices, self.plan.length
+        each = prices.cost(runners, runners * length, runners)
+        affordable = int(self.ledger.left // each) if each > 0 else MOST_FRESH
+        if affordable:
+            # Three show clear cases, and what is not clear is looked at again after each.
+            wanted = FEWEST_FRESH if not self._fresh else 2
+            return length, min(wanted, affordable, MOST_FRESH - len(self._fresh))
+        if self._fresh:
+            return length, 0
+        reach = prices.affordable(self.ledger.left, runners, runners)
+        return (reach, 1) if reach >= max(FIRST_RUNG, length // 4) else (length, 0)
+
+    def _still_close(self, challengers: list[Arm], control: Arm) -> list[Arm]:
+        """The challengers in order of what all seeds say; the second one only while the first is not clearly better."""
+        if len(challengers) < RUNNERS_UP:
+            return challengers
+        by_score = sorted(challengers, key=lambda a: self._mean_over_all(a).heldout)
+        first, second = (self._mean_over_all(a) for a in by_score)
+        apart = second.heldout - first.heldout > 2 * math.hypot(first.error, second.error)
+        return by_score[:1] if apart and len(self._fresh) >= FEWEST_FRESH else by_score
+
+    def _mean_over_all(self, arm: Arm) -> Standing:
+        """Standing on fresh seeds, where a runner has any: they were not chosen by."""
+        states = self.ledger.states
+        fresh = [states[k] for s in self._fresh if (k := MemberKey(FRESH, arm[0], s, arm[1])) in states]
+        horizon = max((step for run in fresh for step, _ in run.heldout), default=0)
+        if not fresh or not horizon:
+            return self.field.latest[arm]
+        return standing(*arm, fresh, horizon, self.initial)
+
+    @property
+    def seeds(self) -> int:
+        """Seeds of the arms that went furthest."""
+        return self._seeds if self.horizons else 0
+
+    @property
+    def planned(self) -> str:
+        """The plan in words, for people who want to know before it starts."""
+        return describe(self.plan)
+
+    def fate(self, key: MemberKey, *, interrupted: bool) -> Status:
+        """How a run that did not break down ended."""
+        found = self.field.latest.get((key.scheme, key.lr))
+        if key.scheme in self.field.broken:
+            return Status.GATED
+        if found is not None and found.status is Status.PRUNED and key.phase != FRESH:
+            return Status.PRUNED
+        reached = self.ledger.states[key].steps >= (self.horizons[-1] if self.horizons else 0)
+        return Status.INTERRUPTED if interrupted and not reached and key.phase != FRESH else Status.COMPLETED
+
+    # -- what follows --------------------------------------------------------------------------------------------
+
+    @property
+    def final(self) -> dict[Arm, Standing]:
+        """Standings on fresh seeds of those that had some."""
+        states = self.ledger.states
+        ran = dict.fromkeys((k.scheme, k.lr) for k in states if k.phase == FRESH)
+        found = {arm: self._mean_over_all(arm) for arm in ran}
+        return {arm: s for arm, s in found.items() if s.horizon}
+
+    def decision(self, *, interrupted: bool = False) -> Decision:
+        """What is known now says what to do."""
+        full, lr = self.ledger.about.full_steps, self.ledger.about.chosen_rates[0]
+        control = next(iter(self.field.controls()), None)
+        if control is None or not self.horizons:
+            if interrupted or self.plan.rungs:
+                return Decision.unconfirmed(Ground.STOPPED, lr, full_steps=full, interrupted=interrupted)
+            return self._by_rules(lr, full)
+        challengers = [self._arm_to_advise(a) for a in self._leaders()]
+        if not challengers:
+            ground = Ground.CANDIDATES_BREAK if len(self.setting.schemes) > 1 else Ground.NO_CANDIDATE
+            if not control.alive:
+                ground = Ground.ALL_BREAK
+            return Decision.unconfirmed(ground, control.lr, full_steps=full, interrupted=interrupted)
+        found = self._decision_between(challengers[0], control.arm)
+        return replace(
+            found,
+            interrupted=interrupted,
+            out_of_money=not settled(found) and len(self._fresh) < MOST_FRESH,
+            more_steps=self._more(found),
+        )
+
+    def _by_rules(self, lr: float, full: int | None) -> Decision:
+        """Nothing can be trained: what the rules propose first, by how that ended in recorded trainings."""
+        first = next((s.name for s in self.setting.schemes if s.name != CURRENT), None)
+        if first is None:
+            return Decision.unconfirmed(Ground.NO_CANDIDATE, lr, full_steps=full)
+        return by_rules(first, lr, no_trial(0), full_steps=full, more_steps=2 * FIRST_RUNG)
+
+    def _leaders(self) -> list[Arm]:
+        """Challengers, best first: by fresh seeds where there are some, else by the last rung."""
+        final = {a: s for a, s in self.final.items() if a[0] != CURRENT and s.alive}
+        if final:
+            return sorted(final, key=lambda a: final[a].heldout)
+        return [s.arm for s in self.field.challengers()]
+
+    def _arm_to_advise(self, arm: Arm) -> Arm:
+        """The leader at the rate that follows the end: of rates that ran as far, the lowest of those that are level."""
+        rivals = {s.lr: s for s in self.field.latest.values() if s.scheme == arm[0] and s.alive}
+        horizon = self.field.latest[arm].horizon
+        scores = {lr: s.heldout for lr, s in rivals.items() if s.horizon == horizon}
+        if arm in self.final or len(scores) < 2:
+            return arm
+        noise = max(s.error for s in rivals.values())
+        return arm[0], choose_rate(scores, steps=horizon, full_steps=self.ledger.about.full_steps, noise=noise)
+
+    def _decision_between(self, challenger: Arm, control: Arm) -> Decision:
+        pairing = self._pairing(challenger, control)
+        return decide(
+            pairing,
+            initial=self.initial,
+            full_steps=self.ledger.about.full_steps,
+            place=self.setting.place(challenger[0]),
+            dead_draws=self._dead_draws.get(challenger[0]),
+            belief=self.setting.belief,
+        )
+
+    def _pairing(self, challenger: Arm, control: Arm) -> Pairing:
+        """On fresh seeds where there are some; else on the seeds of the race."""
+        states = self.ledger.states
+        fresh = paired(challenger, control, states, (FRESH,), FRESH)
+        if fresh.seeds:
+            return fresh
+        phases = (RACE, self._phase.get(challenger, RACE), self._phase.get(control, RACE))
+        return paired(challenger, control, states, phases, FRESH)
+
+    def _more(self, decision: Decision) -> int:
+        """Steps that would tell clearly more: both twice as far, or three fresh seeds of the full training."""
+        if settled(decision) or len(self._fresh) >= MOST_FRESH:
+            return 0
+        if decision.horizon < self.plan.length:
+            return 2 * min(decision.horizon, self.plan.length - decision.horizon)
+        return 2 * FEWEST_FRESH * self.plan.length
+
+
+def _broken_start(runs: Sequence[MemberState], lowest: float) -> str:
+    """What is wrong with a scheme's first step, on every seed it was drawn from; empty where nothing is."""
+    if not runs:
+        return ""
+    if all(r.status is Status.NO_GRADIENT for r in runs):
+        return "no weight gets any gradient"
+    if all(r.status is Status.DIVERGED and r.steps == 0 for r in runs):
+        return "its first loss is not finite"
+    first = [r.train[0] for r in runs if r.train]
+    if first and lowest > 0 and min(first) > EXPLODED * lowest:
+        return f"its first loss is {min(first):.1e}, where another candidate starts at {lowest:.2g}"
+    failed = [r for r in runs if r.status is Status.FAILED and r.steps == 0]
+    return failed[0].message if len(failed) == len(runs) else ""
+
+
+def _evaluations(before: int, until: int, most: int) -> tuple[int, ...]:
+    """Steps at which a training is scored between two horizons, the later one included.
+
+    Example:
+        >>> _evaluations(40, 80, 4), _evaluations(40, 45, 4)
+        ((50, 60, 70, 80), (45,))
+    """
+    count = max(1, min(most, (until - before) // WORTH_EVALUATING))
+    return tuple(sorted({before + round((until - before) * (i + 1) / count) for i in range(count)}))
+
+
+def check_candidates(schemes: Sequence[Scheme]) -> None:
+    """Refuse candidates that a race cannot be run among.
 
     Raises:
-        InputError: the candidates or the budget cannot be used, or every training fails.
-        StorageError: the record cannot be written.
+        InputError: names are not distinct, or the current weights are missing.
     """
     names = [s.name for s in schemes]
     if CURRENT not in names or len(set(names)) != len(names):
         raise InputError(f'candidates must have distinct names and one must be "{CURRENT}"; got {", ".join(names)}')
-    if study is None:
-        from initadvisor.trials.study import StudyLog
-
-        study = StudyLog()
-    most = max(level.confirm_seeds for level in LEVELS.values())
-    task = task.turned([derive(seed, "confirm", i) for i in range(most)])
-    with Engine(task, schemes, spec, executor=executor) as engine:
-        race = _Race(task, schemes, spec, read_budget(budget), seed, study, engine, on_event)
-        try:
-            race.run()
-        except OutOfTimeError:
-            race.notes.append(f"the budget of {race.budget.text} was used up before all was tried")
-            race.interrupted = True
-        except KeyboardInterrupt:
-            race.interrupted = True
-        return race.result()
-
-
-class _Race:
-    """The state of one running race; :func:`run_race` is its only user."""
-
-    def __init__(
-        self,
-        task: TrainingTask,
-        schemes: Sequence[Scheme],
-        spec: ModelSpec,
-        budget: Budget,
-        seed: int,
-        log: StudyLog,
-        engine: Engine,
-        on_event: OnEvent,
-    ) -> None:
-        self.task, self.schemes, self.spec, self.budget, self.seed = task, tuple(schemes), spec, budget, seed
-        self.log, self.engine, self.on_event = log, engine, on_event
-        self.clock = Timekeeper(budget.clock, lambda: engine.steps)
-        self.known: dict[MemberKey, MemberState] = {}
-        self.states: dict[MemberKey, MemberState] = {}
-        self.passed: tuple[Passed, ...] = ()
-        self.contest = Contest()
-        self.plan: Plan | None = None
-        self.confirmation: Confirmation | None = None
-        self.interrupted = False
-        self.resumed = 0
-        self.notes: list[str] = []
-        self.refined_schemes: list[Scheme] = []
-
-    def run(self) -> None:
-        """Gate, plan, rungs, confirmation."""
-        self._open()
-        self._tell("gate", f"first pass of {len(self.schemes)} candidates")
-        drawing = self.clock.share(DRAWING_SHARE)
-        self.passed = gate(self.task, self.schemes, derive(self.seed, "rung", 0), seconds=drawing)
-        # A forward and backward pass is most of a step; the fastest of them is the one nothing disturbed.
-        self.engine.step_seconds = min((p.seconds for p in self.passed if p.seconds), default=None)
-        entering = [p.scheme for p in self.passed if not p.fault and p.scheme != CURRENT]
-        self.plan = self._make_plan(len(entering))
-        looked_at = {p.scheme for p in self.passed}
-        left_out = [*entering[self.plan.candidates :], *(s.name for s in self.schemes if s.name not in looked_at)]
-        self.contest.enter([CURRENT, *entering[: self.plan.candidates]], self.task.rates, left_out)
-        for index in range(len(self.plan.rungs)):
-            self._run_rung(index)
-        for s in self.contest.finish():
-            self._finish(s)
-        self._refine()
-        self._run_confirmation()
-        self._tell("done", "done")
-
-    # -- setting up ----------------------------------------------------------------------------------------------
-
-    def _open(self) -> None:
-        identity = {
-            "model": self.spec.fingerprint,
-            "schemes": {s.name: _scheme_digest(s) for s in self.schemes},
-            "optimizer": self.task.optimizer_name,
-            "loss": self.task.loss_name,
-            "rates": list(self.task.rates),
-            "full_steps": self.task.full_steps,
-            "seed": self.seed,
-        }
-        self.known = self.log.open(identity)
-        weights = weights_digest(self.task.model)
-        before = self.log.noted("weights")
-        if before is not None and before != weights:
-            self.known = {k: s for k, s in self.known.items() if k.scheme != CURRENT}
-            self.notes.append("the model's weights differ from those of the stored race, so these were trained again")
-        self.log.note("weights", weights)
-
-    def _make_plan(self, candidates: int) -> Plan:
-        stored = self.log.noted("plan")
-        if stored is not None and stored.get("budget") == self.budget.text:
-            plan = dict(stored["plan"])
-            # A study of another version may hold a plan of another shape: a new one is made then.
-            with contextlib.suppress(TypeError):
-                return Plan(**plan | {"rungs": tuple(Rung(**r) for r in plan["rungs"])})
-        budget, rate = self.budget, None
-        make = partial(Budget.plan, candidates=candidates, rates=len(self.task.rates), full_steps=self.task.full_steps)
-        if budget.seconds is not None:
-            seed = derive(self.seed, "probe")
-            self.engine.time_loop(seed)
-            expected = make(budget, rate=self.engine.rate())
-            self.engine.choose(seed, expected.steps, expected.side_by_side)
-            if budget.clock is not None:
-                by_clock = self._plan_by_clock(make, candidates)
-                self._keep_plan(by_clock)
-                return by_clock
-            # What is spent by now is not there to be planned with.
-            budget, rate = replace(budget, seconds=max(0.0, budget.seconds - self.clock.elapsed)), self.engine.rate()
-        fitted = make(budget, rate=rate)
-        self._keep_plan(fitted)
-        return fitted
-
-    def _plan_by_clock(self, make: Callable[..., Plan], candidates: int) -> Plan:
-        """The plan that fits into what is left of a budget in seconds, at the pace of a few members."""
-        step = self.engine.step_seconds or 0.0
-        affordable = self.clock.share(PACE_SHARE) / max(step * 2 * PACE_STEPS[-1], 1e-9)
-        count = max(1, int(min(affordable, PACE_MEMBERS)) // len(self.task.rates))
-        fit = [p.scheme for p in self.passed if not p.fault][: min(count, candidates + 1)]
-        pace = self.engine.pace(fit or [CURRENT], derive(self.seed, "pace"))
-        # Rates share a draw, workers share the draws.
-        longer = longer_to_draw(self.passed, fit) / (self.engine.workers * len(self.task.rates))
-        self.clock.pace = priced = PlanPace.of(replace(pace, start=pace.start + longer))
-        budget = replace(self.budget, seconds=None)
-        return priced.fit(self.clock.left, lambda limit: make(replace(budget, steps=limit), rate=None))
-
-    def _keep_plan(self, plan: Plan) -> None:
-        from dataclasses import asdict
-
-        self.plan = plan
-        self.log.note("plan", {"budget": self.budget.text, "plan": asdict(plan)})
-
-    def _tell(self, phase: str, message: str) -> None:
-        done, total = self.engine.steps, max(self.engine.steps, self.plan.steps - self.resumed if self.plan else 0)
-        eta = (total - done) * self.clock.elapsed / done if done else None
-        if phase == "done":
-            total, eta = done, 0.0
-        self.on_event(Progress(done, total, phase, message, self.clock.elapsed, eta))
-
-    # -- training ------------------------------------------------------------------------------------------------
-
-    def _advance(self, keys: Sequence[MemberKey], until: int, evals: Sequence[int], message: str) -> None:
-        """Bring members to ``until`` steps, each written down as soon as it is there; stored ones are taken over."""
-        self.log.begin(keys, schemes=[s.name for s in self.schemes], rates=self.task.rates)
-        todo = []
-        for key in keys:
-            stored = self.known.get(key)
-            state = self.states.get(key)
-            if stored is not None and stored.reached(until) and (state is None or state.steps <= stored.steps):
-                if state is None:
-                    self.resumed += stored.steps
-                self.states[key] = stored
-                continue
-            todo.append(state if state is not None else MemberState(key))
-        phase = keys[0].phase if keys else "rung"
-        self._tell(phase, message)
-        if todo and not self.engine.chosen:
-            assert self.plan is not None
-            self.engine.choose(derive(self.seed, "probe"), self.plan.steps, self.plan.side_by_side)
-        self.engine.measured = (derive(self.seed, phase, 0),)
-        for done in self.engine.advance(todo, until, evals):
-            for state in done:
-                self.states[state.key] = state
-            self.log.save(done)
-            self._tell(phase, message)
-            self.clock.check()
-
-    def _refit(self, done: int) -> None:
-        """Under a clock, fit what is left of the plan after so many rungs to the seconds left."""
-        if self.clock.seconds is not None and self.plan is not None:
-            self._keep_plan(self.clock.refitted(self.plan, done))
-
-    def _seeds(self, phase: str, count: int) -> list[int]:
-        return [derive(self.seed, phase, i) for i in range(count)]
-
-    def _run_rung(self, index: int) -> None:
-        assert self.plan is not None
-        if 0 < index < len(self.plan.rungs):
-            self._refit(index)
-        if index >= len(self.plan.rungs):
-            return  # the plan has fewer rungs than when it was made
-        rung = self.plan.rungs[index]
-        seeds = self._seeds("rung", rung.draws)
-        keys = [MemberKey("rung", scheme, seed, lr) for scheme, lr in self.contest.alive for seed in seeds]
-        message = f"rung {index + 1} of {len(self.plan.rungs)}: {len(keys)} trainings to step {rung.steps}"
-        # With the earlier horizons: a member whose weights were lost with a killed process starts over.
-        with self.clock.rung(self.plan, index):
-            self._advance(keys, rung.steps, tuple(r.steps for r in self.plan.rungs[: index + 1]), message)
-        scores = [self._standing(scheme, lr, rung) for scheme, lr in self.contest.alive]
-        for s in scores:
-            self.log.report(MemberKey("rung", s.scheme, seeds[0], s.lr), rung.steps, s.score)
-        last = index == len(self.plan.rungs) - 1
-        for dropped in self.contest.close_rung(scores, rung, index, len(self.plan.rungs)):
-            self._finish(dropped)
-        self._forget_checkpoints(everything=last)
-
-    def _standing(self, scheme: str, lr: float, rung: Rung) -> Standing:
-        assert self.plan is not None
-        draws = [self.states[MemberKey("rung", scheme, seed, lr)] for seed in self._seeds("rung", rung.draws)]
-        return standing(scheme, lr, draws, rung.steps, self.plan.length)
-
-    def _finish(self, s: Standing) -> None:
-        self.log.finish(MemberKey("rung", s.scheme, 0, s.lr), s.status, s.heldout, s.why)
-
-    def _forget_checkpoints(self, *, everything: bool) -> None:
-        """Free the weights of members that go no further."""
-        alive = set() if everything else set(self.contest.alive)
-        for key, state in self.states.items():
-            if (key.scheme, key.lr) not in alive and state.checkpoint is not None:
-                self.states[key] = replace(state, checkpoint=None)
-
-    def _refine(self) -> None:
-        """Search multipliers per group of roles around the leader, at its rate, each variant as long as the leader.
-
-        Where the leader has no multipliers of its own, around the next of those left that has.
-        """
-        assert self.plan is not None
-        if not self.plan.refine or not self.plan.rungs:
-            return
-        with_gains = (s for s in self.contest.challengers() if refinable(self.engine.schemes[s.scheme], self.spec))
-        leader = next(with_gains, None)
-        if leader is None:
-            return
-        scheme, horizon = self.engine.schemes[leader.scheme], self.plan.rungs[-1].steps
-        groups = refinable(scheme, self.spec)
-        horizons = tuple(r.steps for r in self.plan.rungs)
-        seeds = self._seeds("rung", self.plan.draws)
-        for number in range(1, self.plan.refine + 1):
-            name, seed = f"{leader.scheme}×{number}", derive(self.seed, "refine", number)
-            multipliers = self.log.suggest(groups, name, leader.lr, low=LOWEST, high=HIGHEST, seed=seed)
-            variant = refined(scheme, self.spec, multipliers, number)
-            self.engine.add(variant)
-            self.refined_schemes.append(variant)
-            keys = [MemberKey("refine", name, s, leader.lr) for s in seeds]
-            self._advance(keys, horizon, horizons, f"refining {leader.scheme}: {number} of {self.plan.refine}")
-            # On the leader's own seeds: the comparison is paired, and fresh seeds judge the winner.
-            found = standing(name, leader.lr, [self.states[k] for k in keys], horizon, self.plan.length)
-            self.log.finish(keys[0], found.status, found.score, found.why)
-            self.contest.add(found)
-            self._forget_checkpoints(everything=True)
-        self._play_off(horizons)
-
-    def _play_off(self, horizons: Sequence[int]) -> None:
-        """The best variants and the best that is none on further draws: the least of many scores is partly luck."""
-        assert self.plan is not None
-        draws, more = self.plan.draws, self.plan.play_off
-        contenders = self.contest.contenders({s.name for s in self.refined_schemes}, PLAY_OFF) if more else []
-        runners = [(s.scheme, s.lr) for s in contenders]
-        seeds = self._seeds("rung", draws + more)[draws:]
-        keys = [MemberKey("playoff", scheme, seed, lr) for scheme, lr in runners for seed in seeds]
-        if not keys:
-            return
-        message = f"the best refined schemes against the one that led: {more} draws more"
-        self._advance(keys, horizons[-1], horizons, message)
-        for scheme, lr in runners:
-            states = [s for k, s in self.states.items() if (k.scheme, k.lr) == (scheme, lr) and k.phase != "confirm"]
-            found = standing(scheme, lr, states, horizons[-1], self.plan.length)
-            self.contest.update(found)
-            self.log.finish(MemberKey("playoff", scheme, 0, lr), found.status, found.score, found.why)
-        self._forget_checkpoints(everything=True)
-
-    def _run_confirmation(self) -> None:
-        assert self.plan is not None
-        finalists = self.contest.finalists()
-        if finalists is None:
-            return
-        self._refit(len(self.plan.rungs))
-        plan = self.plan
-        self.confirmation = Confirmation(
-            rates_to_confirm(self.contest.controls(), plan.control_rates),
-            finalists[1],
-            seeds=tuple(self._seeds("confirm", plan.confirm_seeds)),
-            first=plan.first_look,
-            rate_seeds=plan.rate_seeds,
-            horizon=plan.confirm_steps,
-            initial=self._initial_loss(),
-            fold_of=self.task.fold_of,
-            states=self.states,
-        )
-        self.confirmation.run(self._train_wave, self._can_afford)
-        for s in self.confirmation.trained:
-            key = MemberKey("confirm", s.scheme, 0, s.lr)
-            self.log.finish(key, Status.COMPLETED, self.confirmation.mean(s))
-
-    def _train_wave(self, wave: Wave) -> None:
-        assert self.plan is not None
-        horizon = self.plan.confirm_steps
-        keys = [MemberKey("confirm", s.scheme, seed, s.lr) for seed in wave.seeds for s in wave.runners]
-        names = " against ".join(dict.fromkeys(s.scheme for s in reversed(wave.runners)))
-        message = f"confirming {names} on {len(wave.seeds)} fresh seeds, {horizon} steps each"
-        self._advance(keys, horizon, evaluation_steps(horizon), message)
-
-    def _can_afford(self, wave: Wave) -> bool:
-        """Whether a wave fits into a budget in seconds."""
-        assert self.plan is not None
-        return self.clock.affords(self.plan, len(wave.runners) * len(wave.seeds), len(wave.seeds))
-
-    # -- telling -------------------------------------------------------------------------------------------------
-
-    def _decision(self) -> Decision:
-        best = self.contest.best_of(CURRENT)
-        lr = best.lr if best is not None else self.task.rates[0]
-        horizon = self.plan.confirm_steps if self.plan else 0
-        if self.confirmation is None:
-            verdict = Verdict.UNDECIDED if self.interrupted else Verdict.KEEP
-            why = self._why_no_finalist()
-            return Decision(
-                verdict, CURRENT, lr, CURRENT, 0.0, (-math.inf, math.inf), CONFIDENCE, 1.0, 0.0, 0, 0,
-                self._scope(0), (why,), (), self.interrupted,
-            )  # fmt: skip
-        if self.interrupted:
-            self.confirmation.review()
-        current, challenger = self.confirmation.control, self.confirmation.challenger
-        finding = self.confirmation.finding
-        if finding.verdict is Verdict.KEEP and too_short_to_keep(horizon, self.task.full_steps):
-            why = f"the trials were too short to say that nothing is to be gained ({self._scope(horizon)})"
-            finding = replace(finding, verdict=Verdict.UNDECIDED, why=why)
-        switch = finding.verdict is Verdict.SWITCH
-        return Decision(
-            verdict=finding.verdict,
-            scheme=challenger.scheme if switch else CURRENT,
-            lr=challenger.lr if switch else self.confirmation.kept.lr,
-            challenger=challenger.scheme,
-            effect=finding.effect,
-            interval=finding.interval,
-            confidence=CONFIDENCE,
-            p=finding.p,
-            smallest_effect=finding.smallest,
-            seeds=len(self.confirmation.pairs()),
-            horizon=horizon,
-            scope=self._scope(horizon),
-            why=(finding.why, *self.confirmation.about_rate),
-            interrupted=self.interrupted,
-            control_lr=current.lr,
-        )
-
-    def _why_no_finalist(self) -> str:
-        if self.interrupted:
-            return "stopped before any challenger was chosen, so nothing is confirmed"
-        if not [p for p in self.passed if p.scheme != CURRENT and not p.fault]:
-            return "no other candidate passed its first forward and backward pass"
-        return "every other candidate's training broke down"
-
-    def _initial_loss(self) -> float:
-        found = (s.heldout[0][1] for s in self.states.values() if s.key.scheme == CURRENT and s.heldout)
-        return next(found, math.nan)
-
-    def _scope(self, horizon: int) -> str:
-        full = self.task.full_steps
-        if horizon == 0:
-            return "nothing was trained to the end"
-        if full is None:
-            return f"over the first {horizon} steps; the length of the full training is not known"
-        if horizon >= full:
-            return f"over the full training of {full} steps"
-        return f"over the first {horizon} of {full} steps"
-
-    def result(self) -> RaceResult:
-        """Everything as the other rooms read it."""
-        self._raise_if_all_failed()
-        decision = self._decision()
-        figures = Figures(self.task, tuple(self.states.values()), self.contest, decision.verdict)
-        decision = replace(decision, diagnosis=diagnose(figures))
-        trials = tuple(self._trials())
-        steps = self.engine.steps + self.resumed
-        full = self.task.full_steps
-        sweep = len(self.schemes) * len(self.task.rates) * SWEEP_SEEDS * full if full else None
-        cost = Cost(
-            model_steps=steps,
-            seconds=self.clock.elapsed,
-            share_of_full=steps / sweep if sweep else None,
-            full_trainings=steps / full if full else None,
-            members=self.engine.started,
-        )
-        if self.resumed:
-            self.notes.append(f"{self.resumed} of {steps} model-steps were read from the stored study")
-        settings = (
-            ("optimizer", self.task.optimizer_name),
-            ("loss", self.task.loss_name),
-            (
-                "learning rates",
-                ", ".join(f"{r:g}" for r in self.task.rates) + (" (locked)" if self.task.lr_locked else ""),
-            ),
-            ("budget", self.budget.text),
-            ("seeds", f"{self.plan.draws if self.plan else 0} in the rungs, {decision.seeds} fresh to confirm"),
-            ("rungs", ", ".join(str(r.steps) for r in self.plan.rungs) if self.plan else "none"),
-            ("engine", self.engine.description),
-        )
-        notes = (*self.notes, *self.engine.notes)
-        order = ranking(self.contest, (*self.schemes, *self.refined_schemes), self.passed, interrupted=self.interrupted)
-        return RaceResult(decision, order, trials, cost, settings, notes, tuple(self.refined_schemes))
-
-    def _raise_if_all_failed(self) -> None:
-        ran = [s for s in self.states.values() if s.status is not None or s.steps]
-        if ran and all(s.status is Status.FAILED for s in ran):
-            raise InputError(f"every training fails: {ran[0].message}")
-
-    def _trials(self) -> Iterable[TrialResult]:
-        for p in self.passed:
-            if p.fault:
-                seed = derive(self.seed, "rung", 0)
-                yield TrialResult(p.scheme, self.task.rates[0], seed, "gate", Status.GATED, 0, message=p.fault)
-        for key, state in self.states.items():
-            yield state.result(self._fallback(key, state))
-
-    def _fallback(self, key: MemberKey, state: MemberState) -> Status:
-        assert self.plan is not None
-        if key.phase == "confirm":
-            return Status.COMPLETED if state.steps >= self.plan.confirm_steps else Status.INTERRUPTED
-        return self.contest.fate(key.scheme, key.lr, interrupted=self.interrupted)
-
-
-def evaluation_steps(horizon: int) -> tuple[int, ...]:
-    """Steps at which a confirming training is scored, the end included.
-
-    Example:
-        >>> evaluation_steps(24)[:3], evaluation_steps(3)
-        ((2, 4, 6), (1, 2, 3))
-    """
-    return tuple(sorted({max(1, round(horizon * (i + 1) / CONFIRM_EVALS)) for i in range(CONFIRM_EVALS)}))
-
-
-def _scheme_digest(scheme: Any) -> str:
-    told = repr((getattr(scheme, "assignments", ()), getattr(scheme, "calibrations", ())))
-    return hashlib.sha256(told.encode()).hexdigest()[:12]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -10,11 +11,28 @@ from initadvisor.training.engine.result import Status, TrialResult
 
 
 class Verdict(StrEnum):
-    """What to do."""
+    """What to do, in terms of the odds that a decision states.
+
+    ``SWITCH``: something is to be expected of the change, and the odds that it does harm are small enough. ``KEEP``:
+    trainings ran, and nothing worth a change is to be expected. ``UNDECIDED``: no trainings could be compared, or what
+    they showed leaves both open; the weights stay as they are until more is known.
+    """
 
     SWITCH = "switch"
     KEEP = "keep"
     UNDECIDED = "undecided"
+
+
+class Ground(StrEnum):
+    """What a decision rests on; reports make their sentences from it."""
+
+    COMPARED = "the leader and the current weights were trained side by side"
+    CURRENT_BREAKS = "training breaks down with the current weights, and not with the leader"
+    ALL_BREAK = "every training broke down, whatever the weights"
+    RULES = "nothing was trained: the rules' order alone"
+    NO_CANDIDATE = "there is no other candidate"
+    CANDIDATES_BREAK = "training broke down with every other candidate"
+    STOPPED = "stopped before anything could be compared"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +42,14 @@ class RankingEntry:
     Attributes:
         scheme: its name.
         lr: its own best learning rate.
-        score: held-out loss at the last common horizon it reached (best checkpoint), mean over draws; inf where it
-            diverged.
+        score: held-out loss at the last common horizon it reached (best checkpoint), mean over seeds; inf where it
+            diverged. This is what ranks.
         low, high: interval of that mean.
         steps: horizon of the score.
-        draws: number of seeds behind it.
+        seeds: behind it.
         status: how it left the race.
-        why: one sentence: dropped at which rung, and why.
+        why: a quoted error, or nothing.
+        dead: of the seeds, on which training broke down.
     """
 
     scheme: str
@@ -39,9 +58,10 @@ class RankingEntry:
     low: float
     high: float
     steps: int
-    draws: int
+    seeds: int
     status: Status
     why: str = ""
+    dead: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,40 +70,80 @@ class Decision:
 
     Attributes:
         verdict: switch, keep or undecided.
+        ground: what it rests on.
         scheme: the scheme to use (``"current"`` unless the verdict is switch).
-        lr: learning rate it was confirmed at.
-        challenger: the scheme that was confirmed against the current weights.
-        effect: mean paired difference of held-out loss, current minus challenger, each at its own best rate (positive:
-            the challenger is better); inf where the current weights die on every fresh seed and the challenger on none.
-        interval: two-sided interval of the effect at ``confidence``.
-        confidence: level of the interval.
-        p: one-sided p-value that the effect is not above ``smallest_effect``.
-        smallest_effect: the least improvement worth a change, in units of the loss.
-        seeds: fresh draws behind it.
-        horizon: optimizer steps of each confirmation training.
-        scope: honest limits in a sentence (``"over the first 400 steps"``).
-        why: the reasons in sentences, most important first.
+        lr: learning rate to use it at.
+        challenger: the scheme that was held against the current weights; ``"current"`` where none was.
+        challenger_lr: its rate.
+        control_lr: rate of the current weights that it was held against.
+        p_better: odds that the challenger ends better than the current weights.
+        p_worse: odds that it ends worse by more than 2%.
+        gain: expected share by which its final loss is lower (.2: by a fifth; negative: higher).
+        gain_low, gain_high: 90% interval of that share.
+        effect: held-out loss of the current weights less the challenger's, where both have got to; inf where only the
+            current weights broke down.
+        interval: 90% interval of the final difference, in units of the loss: the gain's, times the current loss.
+        current_loss, challenger_loss: held-out losses where both have got to, mean over ``seeds``.
+        seeds: paired seeds behind it.
+        fresh: of them, seeds that took no part in choosing the challenger.
+        dead, challenger_dead: of the seeds, on which training broke down with the current weights, and the challenger.
+        horizon: optimizer steps of each training compared; 0 where none was.
+        full_steps: of the full training, None where unknown.
         diagnosis: what the figures point to instead, where initialisation is not the problem.
-        interrupted: the user stopped before all trials were done.
-        control_lr: rate of the current weights that the challenger was held against; None where none was.
+        interrupted: the user stopped before the plan was done.
+        out_of_money: the plan ended since the budget did, not since the answer could not change.
+        more_steps: optimizer steps that would tell clearly more; 0 where nothing is left to tell.
     """
 
     verdict: Verdict
+    ground: Ground
     scheme: str
     lr: float
-    challenger: str
-    effect: float
-    interval: tuple[float, float]
-    confidence: float
-    p: float
-    smallest_effect: float
-    seeds: int
-    horizon: int
-    scope: str
-    why: tuple[str, ...] = ()
+    challenger: str = "current"
+    challenger_lr: float = math.nan
+    control_lr: float = math.nan
+    p_better: float = 0.5
+    p_worse: float = 0.0
+    gain: float = 0.0
+    gain_low: float = 0.0
+    gain_high: float = 0.0
+    effect: float = 0.0
+    interval: tuple[float, float] = (-math.inf, math.inf)
+    current_loss: float = math.nan
+    challenger_loss: float = math.nan
+    seeds: int = 0
+    fresh: int = 0
+    dead: int = 0
+    challenger_dead: int = 0
+    horizon: int = 0
+    full_steps: int | None = None
     diagnosis: tuple[str, ...] = ()
     interrupted: bool = False
-    control_lr: float | None = None
+    out_of_money: bool = False
+    more_steps: int = 0
+
+    @classmethod
+    def unconfirmed(
+        cls, ground: Ground, lr: float, *, full_steps: int | None = None, interrupted: bool = False
+    ) -> Decision:
+        """Nothing was compared: the weights stay as they are, and the ground says why.
+
+        "Keep" is said only where trainings ran and say so.
+        """
+        ran = ground in (Ground.NO_CANDIDATE, Ground.CANDIDATES_BREAK) and not interrupted
+        verdict = Verdict.KEEP if ran else Verdict.UNDECIDED
+        return cls(verdict, ground, "current", lr, control_lr=lr, full_steps=full_steps, interrupted=interrupted)
+
+    @property
+    def scope(self) -> str:
+        """What the comparison reaches over."""
+        if self.horizon == 0:
+            return "no trainings were compared"
+        if self.full_steps is None:
+            return f"over the first {self.horizon} steps; the length of the full training is not known"
+        if self.horizon >= self.full_steps:
+            return f"over the full training of {self.full_steps} steps"
+        return f"over the first {self.horizon} of {self.full_steps} steps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,24 +151,23 @@ class Cost:
     """What the advice cost.
 
     Attributes:
-        model_steps: optimizer steps summed over all members.
+        model_steps: optimizer steps summed over all runs.
         seconds: wall time of the trials.
-        share_of_full: model_steps divided by what training every candidate in full at every rate and seed would take;
-            None where the full length is not known.
-        full_trainings: model_steps in units of one full training; None where that is not known.
+        share_of_full: model_steps in units of ONE full training; None where its length is not known.
         members: trainings started.
+        other_seconds: of the wall time, what was not spent in training runs (reading, drawing, probing, starting).
     """
 
     model_steps: int
     seconds: float
     share_of_full: float | None = None
-    full_trainings: float | None = None
     members: int = 0
+    other_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class RaceResult:
-    """Everything the trial room hands over.
+    """Everything the trials hand over.
 
     Attributes:
         decision: the statement.
@@ -117,6 +176,7 @@ class RaceResult:
         cost: what it took.
         settings: what was run, for provenance and the report (optimizer, loss, rates, seeds, engine, rungs), as text.
         notes: remarks worth a line in the report.
+        plan: what was planned, as text for the report.
         refined: schemes the sampler found during the race, which the ranking may name.
     """
 
@@ -127,3 +187,4 @@ class RaceResult:
     settings: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     refined: tuple[Scheme, ...] = ()
+    plan: str = ""

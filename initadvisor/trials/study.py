@@ -78,6 +78,7 @@ class StudyLog:
         self._study: optuna.Study | None = None
         self._trials: dict[TrialKey, optuna.trial.Trial] = {}
         self._finished: set[TrialKey] = set()
+        self._reported: set[tuple[TrialKey, int]] = set()
         self._storage: Any = None
         if storage is not None:
             with _quiet(), self._guarded("cannot be opened"):
@@ -138,6 +139,7 @@ class StudyLog:
             if not {"phase", "scheme", "lr"} <= set(attrs):
                 continue
             key: TrialKey = (attrs["phase"], attrs["scheme"], float(attrs["lr"]))
+            self._reported |= {(key, step) for step in frozen.intermediate_values}
             if frozen.state.is_finished():
                 self._finished.add(key)
             self._trials[key] = optuna.trial.Trial(self.study, frozen._trial_id)
@@ -214,7 +216,8 @@ class StudyLog:
     def report(self, key: MemberKey, step: int, value: float) -> None:
         """Write down the score of a scheme and rate at a rung."""
         trial_key = _trial_key(key)
-        if trial_key not in self._finished:
+        if trial_key not in self._finished and (trial_key, step) not in self._reported:
+            self._reported.add((trial_key, step))
             with _quiet(), self._guarded("cannot be written"):
                 self._trials[trial_key].report(value, step)
 

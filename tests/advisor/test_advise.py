@@ -69,8 +69,9 @@ def test_a_net_that_does_not_train_is_told_what_does(switch: tuple[nn.Module, in
     model, advice = switch
     assert advice.decision.verdict == "switch"
     low, high = advice.decision.interval
-    assert low <= advice.decision.effect <= high
-    assert low > 0
+    assert 0 < low <= high
+    assert advice.decision.effect > 0
+    assert advice.decision.p_better > 0.9
     advised = copy.deepcopy(model)
     advice.apply(advised)
     assert train(copy.deepcopy(model), advice.lr, 120) > 1.3  # ln 4 = 1.386: nothing learned

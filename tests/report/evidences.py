@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -12,7 +13,7 @@ from initadvisor.report.evidence import Evidence, WeightSample
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.schemes.values import Assignment, Fill, Part, SchemeKind
 from initadvisor.training.engine.result import SignalFlow, Status, TrialResult
-from initadvisor.trials.result import Cost, Decision, RaceResult, RankingEntry, Verdict
+from initadvisor.trials.result import Cost, Decision, Ground, RaceResult, RankingEntry, Verdict
 from initadvisor.types import Fans, Role, Slice
 
 LAYERS = 24
@@ -107,7 +108,7 @@ def flow(factor: float, *, start: float = 1.0, bad: float | None = None) -> Sign
     return SignalFlow(names, tuple(range(1, LAYERS + 1)), tuple(forward), tuple(backward), dead, dead, dead)
 
 
-def trial(scheme: str, lr: float, seed: int, low: float, *, phase: str = "confirm", factor: float = 1.0) -> TrialResult:
+def trial(scheme: str, lr: float, seed: int, low: float, *, phase: str = "fresh", factor: float = 1.0) -> TrialResult:
     """A training whose loss falls from ln 10 to ``low``; infinite ``low`` diverges."""
     if not math.isfinite(low):
         return TrialResult(
@@ -157,7 +158,7 @@ def ranking(best: str, best_loss: float, current_loss: float) -> tuple[RankingEn
     """Five candidates, one diverged, one gated."""
     return (
         RankingEntry(best, 0.03, best_loss, best_loss * 0.9, best_loss * 1.1, 400, 5, Status.COMPLETED),
-        RankingEntry("kaiming_normal", 0.01, 0.92, 0.8, 1.1, 200, 3, Status.PRUNED, "dropped at step 200: 0.81 behind"),
+        RankingEntry("kaiming_normal", 0.01, 0.92, 0.8, 1.1, 200, 3, Status.PRUNED, ""),
         RankingEntry("current", 0.1, current_loss, current_loss - 0.01, current_loss + 0.01, 400, 5, Status.COMPLETED),
         RankingEntry("normal_std_1", 0.001, INF, INF, INF, 40, 1, Status.DIVERGED),
         RankingEntry("zeros", 0.01, INF, INF, INF, 0, 1, Status.GATED, "gradient is exactly zero in 23 layers"),
@@ -165,7 +166,7 @@ def ranking(best: str, best_loss: float, current_loss: float) -> tuple[RankingEn
 
 
 def _race(decision: Decision, best: str, best_loss: float, current_loss: float, before: float) -> RaceResult:
-    trials = [trial("normal_std_1", 0.001, 0, INF, phase="rung"), trial("zeros", 0.01, 0, NAN, phase="gate")]
+    trials = [trial("normal_std_1", 0.001, 0, INF, phase="race")]
     for seed in range(100, 105):
         trials.append(trial("current", 0.1, seed, current_loss, factor=before))
         trials.append(trial(best, 0.03, seed, best_loss, factor=0.98))
@@ -173,7 +174,7 @@ def _race(decision: Decision, best: str, best_loss: float, current_loss: float, 
         decision,
         ranking(best, best_loss, current_loss),
         tuple(trials),
-        Cost(18_400, 41.3, 0.12, 46.0, 96),
+        Cost(18_400, 41.3, 46.0, 96),
         (("engine", "batched, 2 processes"), ("rungs", "20, 40, 80, 160")),
         ("learning rates 0.003 to 0.3 were searched with the schemes",),
     )
@@ -197,50 +198,66 @@ def _evidence(race: RaceResult, *, gaps: bool = False, extra: str = "orthogonal_
     )
 
 
+def compared(verdict: Verdict, current: float, challenger: float, **more: Any) -> Decision:
+    """A decision between the current weights and one challenger, on five fresh seeds in full."""
+    switched = verdict is Verdict.SWITCH
+    given: dict[str, Any] = {
+        "lr": 0.03 if switched else 0.1,
+        "challenger": "orthogonal_tanh",
+        "challenger_lr": 0.03,
+        "control_lr": 0.1,
+        "effect": current - challenger,
+        "current_loss": current,
+        "challenger_loss": challenger,
+        "seeds": 5,
+        "fresh": 5,
+        "horizon": 400,
+        "full_steps": 400,
+        **more,
+    }
+    return Decision(
+        verdict, given.pop("ground", Ground.COMPARED), "orthogonal_tanh" if switched else "current", **given
+    )
+
+
 def switch() -> Evidence:
     """The clear case: as built it does not train."""
-    decision = Decision(
-        Verdict.SWITCH, "orthogonal_tanh", 0.03, "orthogonal_tanh", 2.17, (2.11, 2.23), 0.95, 0.0001, 0.02, 5, 400,
-        "over the first 400 steps",
-        ("the signal shrinks to nothing on its way through 24 tanh layers, so no gradient reaches the first ones",),
+    decision = compared(
+        Verdict.SWITCH, 2.29, 0.11, p_better=0.999, p_worse=0.0004, gain=0.95, gain_low=0.9, gain_high=0.97,
+        interval=(2.06, 2.22),
     )  # fmt: skip
     return _evidence(_race(decision, "orthogonal_tanh", 0.11, 2.29, 0.55))
 
 
 def keep() -> Evidence:
     """Normalised and residual: nothing to gain."""
-    decision = Decision(
-        Verdict.KEEP, "current", 0.1, "orthogonal_tanh", 0.003, (-0.01, 0.016), 0.95, 0.31, 0.02, 5, 400,
-        "over the first 400 steps", ("the model normalises every branch",),
-        ("train and held-out loss part after 200 steps: look at regularisation first",),
+    decision = compared(
+        Verdict.KEEP, 1.203, 1.2, p_better=0.52, p_worse=0.08, gain=0.001, gain_low=-0.01, gain_high=0.013,
+        interval=(-0.012, 0.016), diagnosis=("train and held-out loss part after 200 steps: look at regularisation",),
     )  # fmt: skip
     return _evidence(_race(decision, "orthogonal_tanh", 1.2, 1.203, 0.97))
 
 
 def undecided() -> Evidence:
     """Too noisy to tell."""
-    decision = Decision(
-        Verdict.UNDECIDED, "current", 0.1, "orthogonal_tanh", 0.08, (-0.05, 0.21), 0.95, 0.09, 0.02, 3, 200,
-        "over the first 200 steps", ("three fresh seeds disagree",),
+    decision = compared(
+        Verdict.UNDECIDED, 1.18, 1.1, p_better=0.6, p_worse=0.36, gain=0.02, gain_low=-0.2, gain_high=0.21,
+        interval=(-0.24, 0.25), seeds=1, fresh=0, horizon=200, more_steps=400, out_of_money=True,
     )  # fmt: skip
     return _evidence(_race(decision, "orthogonal_tanh", 1.1, 1.18, 0.8))
 
 
 def interrupted() -> Evidence:
-    """Stopped before any confirmation, nothing but the gate of one scheme was done."""
-    decision = Decision(
-        Verdict.UNDECIDED, "current", 0.1, "", NAN, (NAN, NAN), 0.95, NAN, 0.02, 0, 0, "", interrupted=True
-    )
-    race = RaceResult(decision, (), (), Cost(12, 0.4))
+    """Stopped before anything could be compared."""
+    race = RaceResult(Decision.unconfirmed(Ground.STOPPED, 0.1, interrupted=True), (), (), Cost(12, 0.4))
     return replace(_evidence(race), weights=(), full_steps=None)
 
 
 def infinite() -> Evidence:
     """The current weights die on every seed; figures are infinite; parts were not understood."""
-    decision = Decision(
-        Verdict.SWITCH, "orthogonal_tanh", 0.03, "orthogonal_tanh", INF, (INF, INF), 0.95, 0.03125, 0.02, 5, 400,
-        "over the first 400 steps",
-        ("the current weights diverge at every rate that was tried",),
+    decision = compared(
+        Verdict.SWITCH, INF, 0.11, ground=Ground.CURRENT_BREAKS, p_better=0.93, p_worse=0.02, gain=0.9, gain_low=0.5,
+        gain_high=1.0, dead=5,
     )  # fmt: skip
     race = _race(decision, "orthogonal_tanh", 0.11, INF, 1.0)
     entries = tuple(
@@ -251,9 +268,9 @@ def infinite() -> Evidence:
 
 def nothing_else() -> Evidence:
     """Only the current weights were a candidate."""
-    decision = Decision(Verdict.KEEP, "current", 0.1, "current", 0.0, (0.0, 0.0), 0.95, 1.0, 0.02, 0, 0, "")
     entry = RankingEntry("current", 0.1, 1.2, 1.2, 1.2, 400, 1, Status.COMPLETED)
-    race = RaceResult(decision, (entry,), (trial("current", 0.1, 0, 1.2, phase="rung"),), Cost(400, 2.0))
+    decision = Decision.unconfirmed(Ground.NO_CANDIDATE, 0.1, full_steps=400)
+    race = RaceResult(decision, (entry,), (trial("current", 0.1, 0, 1.2, phase="race"),), Cost(400, 2.0))
     evidence = _evidence(race, gaps=True)
     return replace(evidence, schemes=evidence.schemes[:1], versions={}, notes=())
 
@@ -268,8 +285,7 @@ def hasty() -> Evidence:
 def untried() -> Evidence:
     """A "keep" with candidates that the budget left out."""
     evidence = keep()
-    why = "not tried: no budget left"
-    rest = tuple(RankingEntry(f"scheme_{i}", NAN, INF, INF, INF, 0, 0, Status.PRUNED, why) for i in range(20))
+    rest = tuple(RankingEntry(f"scheme_{i}", NAN, INF, INF, INF, 0, 0, Status.NOT_TRIED) for i in range(20))
     return replace(evidence, race=replace(evidence.race, ranking=evidence.race.ranking + rest))
 
 

@@ -153,7 +153,14 @@ def test_html_is_well_formed_self_contained_and_accessible(name: str) -> None:
 def test_html_tells_everything(tmp_path: Path) -> None:
     path = write_html(switch(), tmp_path / "report.html", recipe="format: 1")
     text = path.read_text()
-    for part in ("orthogonal_tanh", "kaiming_normal", "2.11", "format: 1", "@misc{glorot2010", "layers.0.weight"):
+    for part in (
+        "orthogonal_tanh",
+        "kaiming_normal",
+        "more than 99 in 100",
+        "format: 1",
+        "@misc{glorot2010",
+        "layers.0.weight",
+    ):
         assert part in text
     assert "strange.kernel_with_a_very_long_name" in render_page(infinite())
 
@@ -176,7 +183,7 @@ def test_html_shows_one_histogram_where_nothing_was_filled() -> None:
 def test_html_lists_what_was_not_trained_apart() -> None:
     text = render_page(untried())
     assert "<h3>Not trained</h3>" in text
-    assert text.index("no budget left") > text.index("<h3>Not trained</h3>")
+    assert text.index("the budget had room") > text.index("<h3>Not trained</h3>")
     assert ">nan<" not in text
     assert "Not trained" not in render_page(switch())
 
@@ -202,8 +209,8 @@ def test_what_it_takes_to_repeat_it_is_said_once() -> None:
 
 def test_intervals_have_a_column_where_there_are_any() -> None:
     evidence = switch()
-    one_draw = tuple(replace(e, draws=1, low=e.score, high=e.score) for e in evidence.race.ranking)
+    one_draw = tuple(replace(e, seeds=1, low=e.score, high=e.score) for e in evidence.race.ranking)
     page = render_page(replace(evidence, race=replace(evidence.race, ranking=one_draw)))
     assert ">interval</th>" in render_page(evidence)
     assert ">interval</th>" not in page
-    assert "one draw each" in page
+    assert "one seed each" in page

@@ -1,139 +1,130 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from initadvisor.trials.decide import ALPHA, Pair, decide, smallest_effect, too_short_to_keep
-from initadvisor.trials.result import Verdict
+from initadvisor.training.engine.member import MemberKey, MemberState
+from initadvisor.training.engine.result import Status
+from initadvisor.trials.decide import decide, paired, settled
+from initadvisor.trials.result import Decision, Ground, Verdict
+from initadvisor.trials.standings import Arm, Field, Standing, ahead, standing
 
-DRAWS = 1500
-
-
-def pairs_of(current: np.ndarray, challenger: np.ndarray) -> list[Pair]:
-    return [Pair(i, float(a), float(b)) for i, (a, b) in enumerate(zip(current, challenger, strict=True))]
-
-
-def allowed(rate: float, draws: int) -> float:
-    """Largest count that a rate of ``rate`` exceeds once in ten thousand times."""
-    from scipy.stats import binom
-
-    return float(binom.ppf(1 - 1e-4, draws, rate))
+CURRENT, OTHER = ("current", 0.1), ("other", 0.1)
 
 
-@pytest.mark.parametrize("noise", ["normal", "heavy", "skewed"])
-@pytest.mark.parametrize("seeds", [5, 8])
-def test_false_switches_stay_at_the_nominal_rate(noise: str, seeds: int) -> None:
-    """With no true difference beyond what matters, a switch is a false one."""
-    rng = np.random.default_rng(hash(noise) % 1000 + seeds)
-    draw = {
-        "normal": lambda: rng.normal(size=seeds),
-        "heavy": lambda: rng.standard_t(3, size=seeds),
-        "skewed": lambda: rng.lognormal(0, 0.5, size=seeds),
-    }[noise]
-    false = sum(
-        decide(pairs_of(1 + 0.1 * draw(), 1 + 0.1 * draw()), 0.0).verdict is Verdict.SWITCH for _ in range(DRAWS)
-    )
-    assert false <= allowed(ALPHA, DRAWS)
+def run(
+    arm: Arm, losses: list[tuple[int, float]], *, seed: int = 0, phase: str = "race", dead: Status | None = None
+) -> MemberState:
+    steps = losses[-1][0] if losses else 0
+    return MemberState(MemberKey(phase, arm[0], seed, arm[1]), steps, (2.0,) * steps, tuple(losses), dead)
 
 
-def test_an_effect_exactly_at_the_least_that_matters_is_no_reason_to_switch() -> None:
-    rng = np.random.default_rng(0)
-    switches = 0
-    for _ in range(DRAWS):
-        common = rng.normal(size=5)
-        current, challenger = (
-            1.05 + 0.1 * common + 0.03 * rng.normal(size=5),
-            1.0 + 0.1 * common + 0.03 * rng.normal(size=5),
-        )
-        switches += decide(pairs_of(current, challenger), 0.05).verdict is Verdict.SWITCH
-    assert switches <= allowed(ALPHA, DRAWS)
+def decided(*runs: MemberState, full: int | None = 1000, phases: tuple[str, ...] = ("race",)) -> Decision:
+    states = {r.key: r for r in runs}
+    return decide(paired(OTHER, CURRENT, states, phases, "fresh"), initial=2.3, full_steps=full, place=0)
 
 
-def test_large_effects_are_found() -> None:
-    """At three standard deviations of a difference the t-test on five seeds has a power of about 99.6%."""
-    rng = np.random.default_rng(1)
-    found = sum(
-        decide([Pair(i, 1.0 + d, 1.0) for i, d in enumerate(0.3 + 0.1 * rng.normal(size=5))], 0.01).verdict
-        is Verdict.SWITCH
-        for _ in range(300)
-    )
-    assert found >= 280
-
-
-def test_only_the_current_weights_die() -> None:
-    five = [Pair(i, 2.3, 0.1, current_died=True) for i in range(5)]
-    found = decide(five, 0.01)
-    assert found.verdict is Verdict.SWITCH
-    assert found.effect == math.inf
-    assert found.p == pytest.approx(0.5**5)
-    assert decide(five[:4], 0.01).verdict is Verdict.UNDECIDED
-
-
-def test_a_challenger_that_dies_where_the_current_weights_live_is_never_chosen() -> None:
-    pairs = [Pair(i, 2.3, 0.1) for i in range(7)] + [Pair(7, 2.3, 2.3, challenger_died=True)]
-    assert decide(pairs, 0.01).verdict is Verdict.KEEP
-
-
-def test_nothing_finished_is_undecided_and_all_dead_is_kept() -> None:
-    assert decide([], 0.1).verdict is Verdict.UNDECIDED
-    dead = [Pair(i, 2.3, 2.3, current_died=True, challenger_died=True) for i in range(5)]
-    assert decide(dead, 0.1).verdict is Verdict.KEEP
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    st.lists(st.tuples(st.floats(0.01, 5), st.floats(0.01, 5)), min_size=2, max_size=9),
-    st.floats(0, 0.5),
-    st.floats(-3, 3),
-)
-def test_a_verdict_agrees_with_its_interval_and_does_not_depend_on_the_level(
-    values: list[tuple[float, float]], smallest: float, shift: float
-) -> None:
-    found = decide([Pair(i, a, b) for i, (a, b) in enumerate(values)], smallest)
-    moved = decide([Pair(i, a + shift, b + shift) for i, (a, b) in enumerate(values)], smallest)
-    assert found.effect == pytest.approx(moved.effect, abs=1e-9)
-    low, high = found.interval
-    assert low <= found.effect <= high
-    if found.verdict is Verdict.SWITCH:
-        assert low >= smallest - 1e-9
-    if found.verdict is Verdict.UNDECIDED:
-        assert low <= smallest + 1e-9
-        assert found.effect > smallest
-
-
-def test_the_least_effect_that_matters_scales_with_the_loss() -> None:
-    assert smallest_effect(2.0, 2.3) == pytest.approx(0.02)
-    assert smallest_effect(0.0, 2.3) == pytest.approx(0.0023)
-    assert smallest_effect(-4.0, -1.0) == pytest.approx(0.04)
-
-
-@pytest.mark.parametrize(
-    ("horizon", "full", "short"),
-    [(1, 400, True), (9, None, True), (19, 400, True), (20, 400, False), (10, None, False)],
-)
-def test_keep_is_not_said_of_trainings_that_hardly_began(horizon: int, full: int | None, short: bool) -> None:
-    assert too_short_to_keep(horizon, full) is short
-
-
-def by_fold(rng: np.random.Generator, seeds: int, folds: int, sd: tuple[float, float]) -> list[Pair]:
-    """Differences with a part for the draw and one for the rows it was scored on; none is true."""
-    of_seed, of_rows = sd
-    rows = of_rows * rng.normal(size=folds)
-    return [
-        Pair(i, 1 + of_seed * float(rng.normal()) + float(rows[i % folds]), 1.0, fold=i % folds) for i in range(seeds)
+def test_only_common_seeds_and_horizons_are_compared() -> None:
+    runs = [
+        run(CURRENT, [(20, 2.0), (40, 1.5)]),
+        run(OTHER, [(20, 1.0), (40, 0.5), (80, 0.1)]),
+        run(CURRENT, [(20, 2.0)], seed=1),
+        run(OTHER, [(20, 1.9)], seed=2),
     ]
+    found = decided(*runs)
+    assert (found.horizon, found.seeds, found.fresh) == (40, 1, 0)
+    assert (found.current_loss, found.challenger_loss, found.effect) == (1.5, 0.5, 1.0)
 
 
-def test_seeds_that_share_rows_are_no_more_evidence_than_the_rows() -> None:
-    """Eight seeds on two folds of rows that differ by chance: taken for eight, they switch far too often."""
-    rng = np.random.default_rng(0)
-    tables = [by_fold(rng, 8, 2, (0.001, 0.1)) for _ in range(DRAWS)]
-    blind = sum(decide([replace(p, fold=None) for p in t], 0.0).verdict is Verdict.SWITCH for t in tables)
-    seeing = sum(decide(t, 0.0).verdict is Verdict.SWITCH for t in tables)
-    assert blind > 3 * ALPHA * DRAWS
-    assert seeing <= allowed(ALPHA, DRAWS)
+def test_a_clear_lead_is_a_switch_and_a_level_race_is_none() -> None:
+    clear = decided(run(CURRENT, [(20, 2.2), (40, 2.0)]), run(OTHER, [(20, 1.0), (40, 0.5)]))
+    assert clear.verdict is Verdict.SWITCH
+    assert (clear.scheme, clear.ground) == ("other", Ground.COMPARED)
+    level = decided(run(CURRENT, [(20, 1.0), (400, 0.5)]), run(OTHER, [(20, 1.0), (400, 0.51)]))
+    assert level.verdict is Verdict.KEEP
+    assert level.scheme == "current"
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6), st.integers(1, 2000), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_figures_and_verdict_are_one_story(current: float, other: float, steps: int, known: bool) -> None:
+    """What is advised is expected to be lower, and is lower where both have got to."""
+    found = decided(run(CURRENT, [(steps, current)]), run(OTHER, [(steps, other)]), full=2000 if known else None)
+    assert found.p_better + found.p_worse <= 1 + 1e-9
+    assert found.gain_low <= found.gain <= found.gain_high
+    assert 0 <= found.p_worse <= 1
+    if found.verdict is Verdict.SWITCH:
+        assert found.scheme == "other"
+        assert found.p_better > 0.5
+        assert found.gain > 0
+        assert other <= current
+    else:
+        assert found.scheme == "current"
+
+
+def test_training_that_breaks_down_on_one_side_only() -> None:
+    alive = [run(OTHER, [(20, 1.0), (60, 0.4)], seed=s) for s in range(3)]
+    dead = [run(CURRENT, [], seed=s, dead=Status.DIVERGED) for s in range(3)]
+    found = decided(*alive, *dead)
+    assert (found.verdict, found.ground, found.effect) == (Verdict.SWITCH, Ground.CURRENT_BREAKS, math.inf)
+    assert (found.dead, found.challenger_dead, found.seeds) == (3, 0, 3)
+    swapped = decided(
+        *(run(CURRENT, [(20, 1.0), (60, 0.4)], seed=s) for s in range(3)),
+        *(run(OTHER, [], seed=s, dead=Status.DIVERGED) for s in range(3)),
+    )
+    assert swapped.verdict is Verdict.KEEP
+    assert swapped.effect == -math.inf
+
+
+def test_where_all_break_down_nothing_is_kept_for_a_reason() -> None:
+    arms = (CURRENT, OTHER)
+    found = decided(*(run(a, [], seed=s, dead=Status.DIVERGED) for a in arms for s in range(2)))
+    assert (found.verdict, found.ground) == (Verdict.UNDECIDED, Ground.ALL_BREAK)
+
+
+@pytest.mark.parametrize("ground", list(Ground))
+def test_keep_is_said_only_where_trainings_ran(ground: Ground) -> None:
+    found = Decision.unconfirmed(ground, 0.1)
+    assert (found.verdict is Verdict.KEEP) == (ground in (Ground.NO_CANDIDATE, Ground.CANDIDATES_BREAK))
+    assert Decision.unconfirmed(ground, 0.1, interrupted=True).verdict is Verdict.UNDECIDED
+
+
+def test_more_seeds_that_agree_settle_a_decision() -> None:
+    def pair(seed: int) -> list[MemberState]:
+        return [run(CURRENT, [(1000, 1.0)], seed=seed), run(OTHER, [(1000, 0.5 + 0.01 * seed)], seed=seed)]
+
+    one = decided(*pair(0))
+    many = decided(*(r for s in range(6) for r in pair(s)))
+    assert many.p_better >= one.p_better - 1e-9
+    assert settled(many)
+
+
+def test_a_run_that_broke_down_counts_with_what_it_began_with() -> None:
+    runs = [run(OTHER, [(20, 0.5)]), run(OTHER, [], seed=1, dead=Status.DIVERGED)]
+    found = standing(*OTHER, runs, 20, first_loss=2.5)
+    assert (found.heldout, found.dead, found.alive) == (1.5, 1, True)
+    gone = standing(*OTHER, runs[1:], 20, first_loss=2.5)
+    assert (gone.heldout, gone.alive, gone.status) == (math.inf, False, Status.DIVERGED)
+
+
+def test_of_level_rates_the_lower_goes_first() -> None:
+    low, high = Standing("a", 0.01, 0.502, 0.0, 40, 1), Standing("a", 0.1, 0.500, 0.0, 40, 1)
+    assert ahead([high, low]) == [low, high]
+    better = Standing("a", 0.1, 0.400, 0.0, 40, 1)
+    assert ahead([low, better]) == [better, low]
+
+
+@given(st.lists(st.floats(0.1, 5.0), min_size=2, max_size=12), st.integers(2, 12), st.integers(0, 11))
+def test_the_current_weights_always_go_on(losses: list[float], count: int, mine: int) -> None:
+    names = [f"s{i}" for i in range(len(losses))]
+    names[mine % len(names)] = "current"
+    field = Field([(n, 0.1) for n in names])
+    field.close([Standing(n, 0.1, loss, 0.0, 20, 1) for n, loss in zip(names, losses, strict=True)])
+    going = field.going(count)
+    assert ("current", 0.1) in going
+    assert len(going) == min(count, len(names))
+    best = min(zip(losses, names, strict=True))[1]
+    assert (best, 0.1) in going or count < 2

@@ -8,8 +8,8 @@ from fakes import SPEC, blobs, current, tanh_mlp, xavier
 from torch import nn
 
 from initadvisor.training.task import make_task
-from initadvisor.trials.race import run_race
 from initadvisor.trials.result import Decision
+from initadvisor.trials.run import run_race
 
 SGD = torch.optim.SGD
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.streams import seed_all
 from initadvisor.training.data import Batch, tensors_in
-from initadvisor.training.engine.loop import Draw, Training, make_draw, step_clock, train_members
+from initadvisor.training.engine.loop import NOTHING_MOVES, Draw, Training, make_draw, step_clock, train_members
 from initadvisor.training.engine.member import Checkpoint, MemberState
 from initadvisor.training.engine.metrics import measure_flow
 from initadvisor.training.engine.replay import StaleReplayError
@@ -23,6 +23,7 @@ from initadvisor.training.engine.stack import Batching, Stack
 from initadvisor.training.engine.weights import NotBatchableError
 from initadvisor.training.losses import quoted
 from initadvisor.training.task import TrainingTask
+from initadvisor.types import CURRENT
 
 ELEMENTWISE = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta")
 """Classes of ``torch.optim`` that treat every element by itself."""
@@ -157,10 +158,12 @@ def _train_stack(
         else:
             assert draw is not None
             tensors.append(draw.tensors)
-            begun.append(replace(s, heldout=((0, draw.heldout),), flow=draw.flow))
+            begun.append(replace(s, heldout=((0, draw.heldout),) if draw.scheme == CURRENT else (), flow=draw.flow))
     stack = Stack(task, batching, begun, tensors, replay=replay and until - begun[0].steps >= REPLAYED_FROM)
     losses, scores, died = _run(stack, until, evals)
     stack.require_apart()
+    starved = set(stack.starved)
+    died |= dict.fromkeys(starved, 0)
     seconds = (time.perf_counter() - began) / len(states)
     done = []
     for i, s in enumerate(begun):
@@ -171,13 +174,19 @@ def _train_stack(
             steps=steps,
             train=(*s.train, *(float(v) for v in losses[:count, i])),
             heldout=(*s.heldout, *((step, _finite(float(row[i]))) for step, row in scores if step <= steps)),
-            status=Status.DIVERGED if i in died else None,
-            message=f"at step {steps + 1}" if i in died else "",
+            status=_status(i, died, starved),
+            message=NOTHING_MOVES if i in starved else f"at step {steps + 1}" if i in died else "",
             seconds=s.seconds + seconds,
             checkpoint=None if i in died else stack.checkpoint(i),
         )
         done.append(_with_flow(task, after, until, spec))
     return [*done, *failed]
+
+
+def _status(member: int, died: Mapping[int, int], starved: Container[int]) -> Status | None:
+    if member in starved:
+        return Status.NO_GRADIENT
+    return Status.DIVERGED if member in died else None
 
 
 def time_steps(stack: Stack, steps: int) -> tuple[float, list[tuple[float, ...]]]:
@@ -208,7 +217,7 @@ def _draws(
     broken: dict[tuple[str, int], str] = {}
     for name, seed in dict.fromkeys((s.key.scheme, s.key.seed) for s in states):
         try:
-            draws[name, seed] = make_draw(task, schemes[name], seed, spec)
+            draws[name, seed] = make_draw(task, schemes[name], seed, spec, score=name == CURRENT)
         except Exception as error:  # noqa: BLE001 - a scheme that does not fit is that member's result
             broken[name, seed] = quoted(error)
     return draws, broken

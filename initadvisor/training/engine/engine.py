@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -23,13 +22,11 @@ from initadvisor.training.engine.jobs import (
     Probed,
     run_job,
     run_probe,
-    time_loop,
     work,
     work_probe,
 )
-from initadvisor.training.engine.loop import evaluate, trial_process
-from initadvisor.training.engine.member import MemberKey, MemberState, pack, unpack
-from initadvisor.training.engine.pace import WEAR, Pace
+from initadvisor.training.engine.loop import trial_process
+from initadvisor.training.engine.member import MemberState, pack, unpack
 from initadvisor.training.engine.stack import Batching
 from initadvisor.training.engine.workers import StandstillError, Workers, threads_at_work, why_not_fork
 from initadvisor.training.task import TrainingTask
@@ -43,8 +40,12 @@ WORTH_A_POOL = 1.0
 CHUNKS_PER_WORKER = 3
 """Jobs per worker and call: enough for an even load, few enough that members of a draw stay together."""
 
-PACE_STEPS = (4, 12)
-"""Steps of the members that set the pace: the first few hold what beginning costs, the others what going on costs."""
+WEAR = 1.2
+"""What a step costs in a race, as a multiple of the fastest of a few timed by themselves."""
+
+SLOW_STEP = 0.05
+"""Seconds of a looped step from which no probe is made: what an ensemble saves is Python and dispatch, and in a step of
+that length arithmetic is nearly all."""
 
 WORTH_PROBING = 2.0
 """Seconds of looped training ahead from which it pays to probe whether batching is faster."""
@@ -144,51 +145,18 @@ class Engine:
         """Make a scheme known that was found during the race."""
         self.schemes[scheme.name] = scheme
 
-    def rate(self) -> float | None:
+    def per_second(self) -> float | None:
         """Optimizer steps per second of wall time that can be expected; None before anything was timed."""
         if self.step_seconds is None:
             return None
         return self.workers / min(self.step_seconds, self.choice.best_seconds)
 
-    def time_loop(self, seed: int) -> None:
-        """Time a few steps of the weights as they came."""
-        with trial_process(threads=self._threads_here()):
-            looped, steps = time_loop(self.task, seed)
-        self.steps += steps
-        self.step_seconds = self.step_seconds if looped is None else looped
-
-    def pace(self, schemes: Sequence[str], seed: int) -> Pace:
-        """Train members of a few schemes for a few steps, all the way a race does it, and tell what they cost.
-
-        The time of a step leaves out drawing, scoring, measuring and handing over, which are most of a short training
-        of a small model.
-        """
-        states = [MemberState(MemberKey("probe", name, seed, lr)) for name in schemes for lr in self.task.rates]
-        begun, before, self.measured = len(states), self.started, (seed,)
-        first, second = PACE_STEPS
-        seconds = []
-        for until in PACE_STEPS:
-            states = [s for s in states if s.alive]
-            went_on, began = len(states), time.perf_counter()
-            states = [s for done in self.advance(states, until, ()) for s in done]
-            seconds.append(time.perf_counter() - began)
-        self.started = before
-        bare = self.step_cost(begun, 1)
-        advance = max(0.0, seconds[1] / went_on - (second - first) * bare) if went_on else 0.0
-        with trial_process(threads=self._threads_here()):
-            began = time.perf_counter()
-            evaluate(self.task, self.task.member(), seed)
-            scoring = time.perf_counter() - began
-        start = max(0.0, seconds[0] / begun - first * bare - advance)
-        return Pace(start, advance, scoring / self.workers, self.step_cost)
-
-    def step_cost(self, members: int, seeds: int) -> float:
-        """Seconds of wall time that a step takes of each of so many members, of so many seeds, side by side."""
-        together = members if self.choice.batching is None or self.choice.batching.mixed else members // seeds
-        size = max(1, min(self.choice.best_size, together, -(-members // self.workers)))
+    def step_cost(self, runs: int) -> float:
+        """Seconds of wall time of an optimizer step of each of so many runs side by side."""
+        size = max(1, min(self.choice.best_size, -(-runs // self.workers)))
         looped = self.step_seconds or 0.0
         step = min(looped, self.choice.seconds(size)) if size > 1 else looped
-        return WEAR * step / max(1, min(self.workers, members // size))
+        return WEAR * step / max(1, min(self.workers, runs // size))
 
     def choose(self, seed: int, ahead: int, members: int | None = None) -> None:
         """Decide by a probe whether members are batched, and how many at a time; the loop is what it is held against.
@@ -199,8 +167,12 @@ class Engine:
             members: that will be trained side by side at most; None where that is not known.
         """
         self.chosen = True
-        if self.step_seconds is not None and ahead * self.step_seconds < WORTH_PROBING:
-            return
+        if self.step_seconds is not None:
+            if ahead * self.step_seconds < WORTH_PROBING:
+                return
+            if self.step_seconds > SLOW_STEP and self.task.device.type == "cpu":
+                self.choice = Choice(text=f"one run after another ({1e3 * self.step_seconds:.3g} ms a step)")
+                return
         # The loop is timed again even where its pace is known: that one holds drawing, and waiting for other programs.
         probe = Probe(seed, ahead, self.workers, members, self.step_seconds)
         found = self._probe_here(probe) if self._given is not None or self.workers == 1 else self._probe_there(probe)
@@ -283,17 +255,15 @@ class Engine:
             groups = [job.states] if job.batching is not None else [tuple(group) for _, group in draws]
             for group in groups:
                 states = tuple(_unpacked(s) for s in group)
-                began = time.perf_counter()
                 with trial_process(threads=self._threads_here()):
                     done = run_job((self.task, self.spec, self.schemes), replace(job, states=states))
                 if job.batching is None:
-                    self._learn_speed(states, done, time.perf_counter() - began)
+                    self._learn_speed(done)
                 yield done
 
-    def _learn_speed(self, before: Sequence[MemberState], after: Sequence[MemberState], seconds: float) -> None:
-        taken = sum(s.steps for s in after) - sum(s.steps for s in before)
-        if taken > 0:
-            seen = seconds / taken
+    def _learn_speed(self, done: Sequence[MemberState]) -> None:
+        seen = min((s.fastest for s in done if s.fastest), default=None)
+        if seen is not None:
             self.step_seconds = seen if self.step_seconds is None else 0.7 * self.step_seconds + 0.3 * seen
 
     def _jobs(self, todo: Sequence[MemberState], until: int, evals: Sequence[int]) -> dict[int, Job]:
@@ -343,10 +313,8 @@ class Engine:
             for future in as_completed(futures) if pool is None else pool.completed(list(futures)):
                 done: list[MemberState] = unpack(future.result())
                 job = jobs.pop(futures[future])
-                states, batching = job.states, job.batching
-                by_key = {s.key: s.seconds for s in states}
-                if batching is None:
-                    self._learn_speed(states, done, sum(s.seconds - by_key[s.key] for s in done))
+                if job.batching is None:
+                    self._learn_speed(done)
                 yield done
         finally:
             for future in futures:

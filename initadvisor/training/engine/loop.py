@@ -29,6 +29,13 @@ class DivergedError(ArithmeticError):
     """A loss is infinite or not a number; caught where members are run, and recorded as their status."""
 
 
+NOTHING_MOVES = "no weight gets any gradient"
+
+
+class NoGradientError(ArithmeticError):
+    """The first backward pass left every weight without gradient; recorded as the status of the run."""
+
+
 @contextmanager
 def trial_process(threads: int | None = 1) -> Iterator[None]:
     """Settings under which trials run, undone on the way out.
@@ -55,7 +62,7 @@ class Training:
     """One live training: model, optimizer and scheduler of one member."""
 
     def __init__(self, task: TrainingTask, model: nn.Module, state: MemberState) -> None:
-        self.task, self.model, self.seed = task.of(model), model, state.key.seed
+        self.task, self.model, self.key, self.seed = task.of(model), model, state.key, state.key.seed
         task = self.task
         self.optimizer = task.optimizer.build(model, state.key.lr)
         self.scheduler = task.build_scheduler(self.optimizer)
@@ -88,16 +95,41 @@ class Training:
                 nn.utils.clip_grad_norm_(self.parameters, self.task.clip_norm)
             return loss
 
-        if self._closure:
-            self.optimizer.step(closure)  # type: ignore[arg-type]
-        else:
-            closure()
-            self.optimizer.step()
+        with self._rates(index):
+            if self._closure:
+                self.optimizer.step(closure)  # type: ignore[arg-type]
+            else:
+                closure()
+                if index == 0 and not self._gets_gradient():
+                    raise NoGradientError
+                self.optimizer.step()
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(losses[0])
         elif self.scheduler is not None:
             self.scheduler.step()
         return losses[0]
+
+    def _gets_gradient(self) -> bool:
+        """Whether any weight does: where none does, nothing will ever move."""
+        grads = [p.grad for p in self.parameters if p.grad is not None]
+        return any(bool((g.coalesce().values() if g.is_sparse else g).any()) for g in grads)
+
+    @contextmanager
+    def _rates(self, index: int) -> Iterator[None]:
+        """The rates of a step; what the scheduler has set is put back, since some schedulers go on from it."""
+        held = self.task.held_rates(self.key.phase, index, self.key.lr)
+        if held is None:
+            yield
+            return
+        groups = self.optimizer.param_groups
+        before = [g["lr"] for g in groups]
+        for group, rate in zip(groups, held, strict=True):
+            group["lr"] = rate
+        try:
+            yield
+        finally:
+            for group, rate in zip(groups, before, strict=True):
+                group["lr"] = rate
 
     def checkpoint(self) -> Checkpoint | None:
         """Where another process, or the next rung, goes on; None where only this very training can, and no other."""
@@ -200,7 +232,9 @@ def train_members(
         if state.checkpoint is None and made_for != (state.key.scheme, state.key.seed):
             made_for = (state.key.scheme, state.key.seed)
             try:
-                draw = make_draw(task, schemes[state.key.scheme], state.key.seed, spec)
+                # The current weights tell where all begin; others are scored when they have been trained.
+                score = state.key.scheme == CURRENT
+                draw = make_draw(task, schemes[state.key.scheme], state.key.seed, spec, score=score)
             except Exception as error:  # noqa: BLE001 - whatever a user's model raises is that member's result
                 draw = error
         after = _train_one(task, state, draw, until, evals, spec)
@@ -220,7 +254,7 @@ def _train_one(
     losses: list[float] = []
     begin, status, message = 0, None, ""
     checkpoint: Checkpoint | None = None
-    flow_after = state.flow_after
+    flow_after, fastest = state.flow_after, state.fastest or math.inf
     try:
         if state.checkpoint is None:
             if isinstance(draw, Exception):
@@ -228,13 +262,16 @@ def _train_one(
             assert draw is not None
             model = task.member()
             load_tensors(model, draw.tensors)
-            heldout.append((0, draw.heldout))
+            if draw.scheme == CURRENT:
+                heldout.append((0, draw.heldout))
         else:
             model, begin = task.member(), state.steps
             losses, heldout = list(state.train), list(state.heldout)
         training = Training(task, model, state)
         for index in range(begin, until):
+            began = time.perf_counter()
             losses.append(training.step(index))
+            fastest = min(fastest, time.perf_counter() - began)
             if index + 1 in evals:
                 heldout.append((index + 1, evaluate(task, model, state.key.seed)))
         checkpoint = training.checkpoint()
@@ -243,6 +280,8 @@ def _train_one(
             flow_after = measure_flow(task, model, spec, state.key.seed, until, training.optimizer)
     except DivergedError:
         status, message = Status.DIVERGED, f"at step {len(losses) + 1}"
+    except NoGradientError:
+        status, message = Status.NO_GRADIENT, NOTHING_MOVES
     except Exception as error:  # noqa: BLE001 - a user's training may raise anything; it is quoted
         status, message = Status.FAILED, quoted(error)
     return replace(
@@ -252,6 +291,7 @@ def _train_one(
         heldout=tuple(heldout),
         status=status,
         message=message,
+        fastest=fastest if math.isfinite(fastest) else 0.0,
         flow=draw.flow if isinstance(draw, Draw) and state.checkpoint is None else state.flow,
         flow_after=flow_after,
         checkpoint=checkpoint,

@@ -7,7 +7,7 @@ import io
 import math
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ class MemberKey:
     """Who a member is; nothing else decides what it computes.
 
     Attributes:
-        phase: ``"rung"``, ``"refine"``, ``"playoff"`` or ``"confirm"``.
+        phase: ``"race"``, ``"warm"`` (the same with the user's warm-up), ``"refine"``, ``"fresh"`` or ``"probe"``.
         scheme: name of what fills its weights.
         seed: of the draw, the data order and the dropout; members with equal seeds see the same.
         lr: base learning rate.
@@ -141,6 +141,7 @@ class MemberState:
         status: how it ended, None while it can go on.
         message: quoted error or remark.
         seconds: computing time spent on it.
+        fastest: seconds of the fastest optimizer step so far, where steps were timed; 0 where none was.
         flow: signal and gradient flow of its draw, where measured.
         flow_after: the same at its end, where measured.
         checkpoint: where to go on from; bytes where it came from another process; None before the start, after the
@@ -154,6 +155,7 @@ class MemberState:
     status: Status | None = None
     message: str = ""
     seconds: float = 0.0
+    fastest: float = 0.0
     flow: SignalFlow | None = None
     flow_after: SignalFlow | None = None
     checkpoint: Checkpoint | bytes | None = field(default=None, repr=False, compare=False)
@@ -165,12 +167,27 @@ class MemberState:
 
     @property
     def dead(self) -> bool:
-        """Its training broke down: it diverged or raised."""
-        return self.status in (Status.DIVERGED, Status.FAILED)
+        """Its training broke down: it diverged, raised, or had nothing to move."""
+        return self.status in (Status.DIVERGED, Status.FAILED, Status.NO_GRADIENT)
 
     def reached(self, horizon: int) -> bool:
         """Whether all there is to know up to ``horizon`` is known, its score there included."""
         return not self.alive or any(step == horizon for step, _ in self.heldout)
+
+    def until(self, horizon: int) -> MemberState:
+        """What was known of it after so many steps; where it got no further, all of it.
+
+        Example:
+            >>> run = MemberState(MemberKey("race", "a", 0, 0.1), 3, (2.0, 1.0, 0.5), ((1, 1.5), (3, 0.4)))
+            >>> run.until(2).train, run.until(2).heldout
+            ((2.0, 1.0), ((1, 1.5),))
+        """
+        if self.steps < horizon:
+            return self
+        heldout = tuple((step, loss) for step, loss in self.heldout if step <= horizon)
+        return replace(
+            self, steps=horizon, train=self.train[:horizon], heldout=heldout, status=None, message="", checkpoint=None
+        )
 
     def best(self, horizon: int) -> float:
         """Lowest held-out loss up to ``horizon``: the checkpoint a user would keep; inf where none was finite."""

@@ -12,7 +12,9 @@ class Status(StrEnum):
     COMPLETED = "finished its steps"
     PRUNED = "stopped at a rung: others were clearly better"
     GATED = "not trained: its very first forward and backward pass was already broken"
+    NOT_TRIED = "not tried: the budget had room for candidates further up in the rules' order only"
     DIVERGED = "the loss became infinite or not a number: a lower learning rate or a smaller gain is needed"
+    NO_GRADIENT = "no weight gets any gradient from the first backward pass, so nothing would ever move"
     FAILED = "the training itself raised an error, which is quoted"
     INTERRUPTED = "stopped by the user before its steps were done"
 
@@ -64,7 +66,7 @@ class TrialResult:
         scheme: name of the scheme.
         lr: base learning rate.
         seed: of weights, data order and dropout.
-        phase: ``"gate"``, ``"rung"``, ``"refine"``, ``"playoff"`` or ``"confirm"``.
+        phase: ``"race"``, ``"warm"``, ``"refine"`` or ``"fresh"``.
         status: how it ended.
         steps: optimizer steps done.
         train_loss: one value per step.

@@ -160,6 +160,7 @@ class Stack:
         self._replayer: Replayer | None = None
         self._seen: dict[int, tuple[Batch, _Data]] = {}
         self._begun = False
+        self.starved: list[int] = []
 
     def checkpoint(self, member: int) -> Checkpoint:
         """One member's part, as the loop would have left it."""
@@ -263,8 +264,18 @@ class Stack:
             gradients = self._clip(gradients)
         if not self._begun:
             self._begun = True
+            if self.begin == 0:
+                self.starved = self._without_gradient(gradients)
             self.weights.lie_like(gradients)
         return [losses.detach(), *self.weights.gathered(gradients)]
+
+    def _without_gradient(self, gradients: Mapping[str, torch.Tensor]) -> list[int]:
+        """Members none of whose weights gets any gradient: nothing of theirs will ever move."""
+        count = len(self.states)
+        any_at_all = torch.zeros(count, dtype=torch.bool, device=self.task.device)
+        for g in gradients.values():
+            any_at_all |= (g.reshape(count, -1) != 0).any(dim=1)
+        return (~any_at_all).nonzero().flatten().tolist()
 
     def _clip(self, gradients: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         assert self.task.clip_norm is not None

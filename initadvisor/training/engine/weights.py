@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from initadvisor.training.engine.member import Checkpoint, MemberState
+from initadvisor.training.engine.member import Checkpoint, MemberKey, MemberState
 from initadvisor.training.task import TrainingTask
 
 FUSED = ("SGD", "Adam", "AdamW", "Adagrad")
@@ -45,7 +45,9 @@ class NotBatchableError(Exception):
 class Rates:
     """Rates of every group at every step for one base rate, as the user's scheduler sets them."""
 
-    def __init__(self, task: TrainingTask, model: nn.Module, lr: float, begin: int) -> None:
+    def __init__(self, task: TrainingTask, model: nn.Module, key: MemberKey, begin: int) -> None:
+        self._task, self._key, self._at = task, key, 0
+        lr = key.lr
         self.optimizer = task.optimizer.build(model, lr)
         self.scheduler = task.build_scheduler(self.optimizer)
         self._fixed = self._options()
@@ -59,10 +61,12 @@ class Rates:
     @property
     def now(self) -> list[float]:
         """Of every group of the user's, at this step."""
-        return [float(g["lr"]) for g in self.optimizer.param_groups]
+        held = self._task.held_rates(self._key.phase, self._at, self._key.lr)
+        return [float(g["lr"]) for g in self.optimizer.param_groups] if held is None else list(held)
 
     def step(self) -> None:
         """Go on to the next step."""
+        self._at += 1
         if self.scheduler is None:
             return
         self.optimizer.step()  # no gradient: nothing moves, but the scheduler wants to have seen it
@@ -132,7 +136,7 @@ class StackedWeights:
     ) -> None:
         self._task, self._states = task, states
         self.rates = {
-            lr: Rates(task, model, lr, states[0].steps) for lr in dict.fromkeys(s.key.lr for s in states)
+            s.key.lr: Rates(task, model, s.key, states[0].steps) for s in {s.key.lr: s for s in states}.values()
         }  # fmt: skip
         self._runs = _runs([s.key.lr for s in states])
         self._lengths = [run.members.stop - run.members.start for run in self._runs]
