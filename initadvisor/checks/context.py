@@ -9,7 +9,7 @@ from functools import cached_property
 
 import torch
 
-from initadvisor.checks.figures import Figures
+from initadvisor.checks.figures import Figures, LayerFigures
 from initadvisor.checks.finding import Location
 from initadvisor.checks.source import ClassSource, source_of
 from initadvisor.checks.statistics import Statistics, statistics_of
@@ -69,6 +69,12 @@ class CheckContext:
     def finite(self, path: str) -> bool:
         """All elements are numbers; where they are not, one check says so and the others keep silent."""
         return path in self.tensors and self.statistics(path).finite
+
+    def param_of(self, layer: LayerFigures) -> ParamSpec | None:
+        """What is known of the weight of a layer that was seen."""
+        if layer.path not in self.spec:
+            return None
+        return self.spec[layer.path]
 
     def moves(self, path: str) -> bool:
         """A gradient reaches the parameter before the first step, or within a few; true where that was not measured."""

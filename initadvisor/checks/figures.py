@@ -142,6 +142,38 @@ class LossFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class LostFigures:
+    """A tensor that was written although every pass makes it anew.
+
+    Attributes:
+        path: of the tensor.
+        source: parameter it is made of.
+        written: standard deviation of what was written.
+        acting: of what a pass makes.
+    """
+
+    path: str
+    source: str
+    written: float
+    acting: float
+
+
+@dataclass(frozen=True, slots=True)
+class PriorFigures:
+    """Outputs that become probabilities of rare events.
+
+    Attributes:
+        path: weight that makes them, ``""`` where that is not known.
+        positives: share of ones among the targets.
+        predicted: mean probability at the start.
+    """
+
+    path: str
+    positives: float
+    predicted: float
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """Everything measured.
 
@@ -150,6 +182,8 @@ class Figures:
         stream: RMS of the residual stream after each branch was added, in execution order.
         attentions: in execution order.
         sums: of two signals outside the loss, in execution order.
+        lost: tensors that were written although each pass makes them anew.
+        priors: outputs that become probabilities, whose targets are zeros and ones.
         data: tensors of the batch that the model is called with or compared with.
         loss: None where the loss could not be told or computed.
         gradients: path -> RMS of the parameter's gradient; None where no gradient reached it.
@@ -167,6 +201,8 @@ class Figures:
     stream: tuple[float, ...] = ()
     attentions: tuple[AttentionFigures, ...] = ()
     sums: tuple[SumFigures, ...] = ()
+    lost: tuple[LostFigures, ...] = ()
+    priors: tuple[PriorFigures, ...] = ()
     data: tuple[Scale, ...] = ()
     loss: LossFigures | None = None
     gradients: Mapping[str, float | None] = field(default_factory=dict)

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from initadvisor.checks.context import units_first
-from initadvisor.checks.figures import Figures, LossFigures, TermFigures, TermKind
+from initadvisor.checks.derived import derived_tensors, lost_writes
+from initadvisor.checks.figures import Figures, LossFigures, PriorFigures, TermFigures, TermKind
 from initadvisor.checks.lineage import rms
 from initadvisor.checks.steps import Seen
 from initadvisor.checks.terms import figures_of, labels_outside, told_by_gradient
@@ -89,6 +90,7 @@ def measure(model: nn.Module, batch: Batch, loss: Loss | None) -> tuple[ModelSpe
         if not was_training:
             model.train()
         torch.manual_seed(SEED)
+        made = derived_tensors(model)
         if loss is not None and loss.kind is LossKind.MODEL_BATCH:
             graph = capture(model, batch)
             done = _loss_of_model(model, batch, loss, watch)
@@ -103,13 +105,17 @@ def measure(model: nn.Module, batch: Batch, loss: Loss | None) -> tuple[ModelSpe
         with torch.no_grad():
             spec = read(model, graph)
             layers = watched_weights(model, spec)
+            names = frozenset(layers.values())
             seen = _tried(done, "the watch", lambda: watch.seen(spec, layers), Seen((), (), ()))
             figures = _figures(done, batch, seen, gradients)
-            told = _tried(done, "the loss", lambda: _loss_figures(done, batch, watch, frozenset(layers.values())), None)
+            told = _tried(done, "the loss", lambda: _loss_figures(done, batch, watch, names), None)
+            lost = _tried(done, "derived weights", lambda: list(lost_writes(made)), [])
+            priors = _tried(done, "priors", lambda: list(_priors(done, batch, watch, names)), [])
             alike = _tried(done, "equal units", lambda: dict(_alike(model, spec)), NOTHING)
         again = partial(_once_more, model, batch, loss)
         stirred = _tried(done, "weights without gradient", lambda: waking(model, gradients, again), NOTHING)
         notes = (*done.notes, *watch.faults)
+        figures = replace(figures, lost=tuple(lost), priors=tuple(priors))
         return spec, replace(figures, loss=told, waking=stirred, alike=alike, notes=notes)
 
 
@@ -120,6 +126,22 @@ def _tried(done: _Pass, what: str, take: Callable[[], Value], otherwise: Value) 
     except Exception as error:  # noqa: BLE001 - logged, and told as a remark
         done.notes.append(f"{what} could not be looked at: {swallowed(f'figures of {what}', error)}")
         return otherwise
+
+
+def _priors(done: _Pass, batch: Batch, watch: Watch, layers: frozenset[str]) -> Iterator[PriorFigures]:
+    """Outputs that are squashed to probabilities, in the model or in the loss, beside targets of zeros and ones."""
+    targets = [t for t in tensors_in((batch.target, batch.raw)) if t.numel() > 1 and not t.is_complex()]
+    for output in tensors_in(done.output):
+        fact = watch.lineage.of(output)
+        inside = fact is not None and fact.squash == "sigmoid"
+        if fact is None or not output.is_floating_point() or not (inside or id(output) in watch.squashed):
+            continue
+        for target in dict.fromkeys(t for t in targets if t.numel() == output.numel()):
+            if bool(((target == 0) | (target == 1)).all()):
+                chance = output.detach().float() if inside else output.detach().float().sigmoid()
+                path = "" if fact.use is None else layer_of(fact.use, layers) or ""
+                yield PriorFigures(path, float(target.float().mean()), float(chance.mean()))
+                break
 
 
 def _once_more(model: nn.Module, batch: Batch, loss: Loss | None) -> torch.Tensor | None:

@@ -6,9 +6,21 @@ from collections.abc import Iterator
 
 from initadvisor.checks import plugin
 from initadvisor.checks.plugin import Check
-from initadvisor.checks.topics import data, fans, flow, intent, loss, recurrent, remarks, symmetry, tables, values
+from initadvisor.checks.topics import (
+    data,
+    fans,
+    flow,
+    intent,
+    loss,
+    recurrent,
+    remarks,
+    sizes,
+    symmetry,
+    tables,
+    values,
+)
 
-for _topic in (values, symmetry, fans, intent, recurrent, tables, flow, loss, data, remarks):
+for _topic in (values, symmetry, fans, intent, sizes, recurrent, tables, flow, loss, data, remarks):
     for _check in _topic.CHECKS:
         plugin.register(_check)
 

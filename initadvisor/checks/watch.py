@@ -26,6 +26,9 @@ QUERIES_READ = 64
 FEATURES_READ = 4096
 """Features of a layer through which the spread over samples is measured; the ratio is then known to a few percent."""
 
+SQUASHING = frozenset({"sigmoid", "logsigmoid", "binary_cross_entropy_with_logits", "sigmoid_focal_loss"})
+"""Ops that make probabilities of single scores, or their logarithms."""
+
 _ADDS = frozenset({"add", "__add__", "__radd__", "__iadd__"})
 
 
@@ -46,6 +49,7 @@ class Watch(TorchFunctionMode):
         clashes: what it compared although the shapes do not fit.
         output: what the model returned last, None before.
         lineage: where tensors come from.
+        squashed: identities of outputs that the loss makes probabilities of.
         faults: ops of which no figures could be taken, and why.
     """
 
@@ -66,6 +70,7 @@ class Watch(TorchFunctionMode):
         self.terms: list[Term] = []
         self.clashes: list[Clash] = []
         self.faults: list[str] = []
+        self.squashed: set[int] = set()
         self.output: Any = None
         for tensor in tensors_in((batch.target, batch.raw)):
             self.lineage.tell(tensor, Fact(batch=True))
@@ -176,6 +181,11 @@ class Watch(TorchFunctionMode):
             term = term_of(name, args, kwargs, self.lineage)
             if term is not None:
                 self.terms.append(term)
+        first = args[0] if args else kwargs.get("input")
+        if not self._is_inside and name in SQUASHING and isinstance(first, torch.Tensor):
+            fact = self.lineage.of(first)
+            if fact is not None and fact.output:
+                self.squashed.add(id(first))
         if name in COMPARING or not self._is_inside:
             clash = clash_of(name, args, kwargs, self.lineage)
             if clash is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -544,6 +544,163 @@ def scaled(factor: float) -> Callable[[], Made]:
     return lambda: (mlp(), (rows(64, 64) * factor, classes(64, 10)))
 
 
+class Summed(nn.Module):
+    """A table and a linear map of coordinates, added (the fault of a public font model)."""
+
+    def __init__(self, size: float) -> None:
+        super().__init__()
+        self.kind, self.place = nn.Embedding(8, 64), nn.Linear(6, 64, bias=False)
+        nn.init.normal_(self.kind.weight, std=size)
+        self.rest = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 5))
+
+    def forward(self, kind: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        return self.rest(self.kind(kind) + self.place(place)).mean(1)
+
+
+def summed(size: float) -> Callable[[], Made]:
+    return lambda: (
+        Summed(size),
+        (classes(64 * 9, 8).view(64, 9), 0.2 * rows(64 * 9, 6).view(64, 9, 6), classes(64, 5)),
+    )
+
+
+class Sines(nn.Module):
+    """SIREN, with its own bounds or with others."""
+
+    def __init__(self, first: float, hidden: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(2, 64), nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 1)])
+        for i, layer in enumerate(self.layers):
+            bound = first if i == 0 else hidden
+            nn.init.uniform_(layer.weight, -bound, bound)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers[:-1]:
+            x = torch.sin(30 * layer(x))
+        return self.layers[-1](x)
+
+
+def sines(first: float = 0.5, hidden: float = math.sqrt(6 / 64) / 30) -> Callable[[], Made]:
+    return lambda: (Sines(first, hidden), (rows(256, 2).clamp(-1, 1), rows(256, 1)))
+
+
+class Gate(nn.Module):
+    """A gated feed-forward whose weights may be scaled by the number of the block."""
+
+    def __init__(self, layer: int, scaled: tuple[str, ...]) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(32)
+        self.gate, self.up = nn.Linear(32, 64, bias=False), nn.Linear(32, 64, bias=False)
+        self.down = nn.Linear(64, 32, bias=False)
+        for name in ("gate", "up", "down"):
+            std = 0.02 / math.sqrt(layer + 1) if name in scaled else 0.02
+            nn.init.normal_(getattr(self, name).weight, std=std)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n = self.norm(x)
+        return x + self.down(F.silu(self.gate(n)) * self.up(n))
+
+
+def gates(*scaled: str) -> Callable[[], Made]:
+    def make() -> Made:
+        blocks = (Gate(i, scaled) for i in range(8))
+        net = nn.Sequential(nn.Embedding(50, 32), *blocks, nn.LayerNorm(32), nn.Linear(32, 50, bias=False))
+        ids = classes(8 * 12, 50).view(8, 12)
+        return net, (ids, ids.flip(0))
+
+    return make
+
+
+def weight_normed(written: bool) -> Callable[[], Made]:
+    def make() -> Made:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the old way is what is looked at
+            conv = nn.utils.weight_norm(nn.Conv1d(4, 8, 3))
+        target = conv.weight if written else conv.weight_v
+        nn.init.normal_(target.data, std=0.01)
+        net = nn.Sequential(conv, nn.ReLU(), nn.Flatten(), nn.Linear(8 * 10, 10))
+        return net, (rows(16, 4 * 12).view(16, 4, 12), classes(16, 10))
+
+    return make
+
+
+class Factors(nn.Module):
+    def __init__(self, equal: bool) -> None:
+        super().__init__()
+        self.p, self.q = nn.Embedding(30, 8), nn.Embedding(20, 8)
+        for table in (self.p, self.q):
+            nn.init.normal_(table.weight, std=0.1)
+            if equal:
+                table.weight.data = table.weight.data[:, :1].repeat(1, 8)
+
+    def forward(self, u: torch.Tensor, i: torch.Tensor) -> torch.Tensor:
+        return (self.p(u) * self.q(i)).sum(-1)
+
+
+def factors(equal: bool) -> Callable[[], Made]:
+    return lambda: (Factors(equal), (classes(64, 30), classes(64, 20), rows(64, 1)[:, 0]))
+
+
+class Selective(nn.Module):
+    """A selective state-space layer, its step bias wiped to zero by a general initialisation or not."""
+
+    def __init__(self, wiped: bool, width: int = 16, state: int = 4) -> None:
+        super().__init__()
+        self.table, self.read = nn.Embedding(32, width), nn.Linear(width, 2 * state)
+        self.step, self.head = nn.Linear(width, width), nn.Linear(width, 32)
+        self.a_log = nn.Parameter(torch.log(torch.arange(1.0, state + 1).repeat(width, 1)))
+        nn.init.normal_(self.step.weight, std=0.02)
+        dt = torch.exp(torch.linspace(math.log(1e-3), math.log(0.1), width))
+        self.step.bias.data = torch.zeros(width) if wiped else torch.log(torch.expm1(dt))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        u = self.table(ids)
+        b, c = self.read(u).chunk(2, -1)
+        dt, a = F.softplus(self.step(u)), -torch.exp(self.a_log)
+        h, out = torch.zeros(len(u), *a.shape), []
+        for t in range(u.shape[1]):
+            h = torch.exp(dt[:, t, :, None] * a) * h + dt[:, t, :, None] * b[:, t, None, :] * u[:, t, :, None]
+            out.append((h * c[:, t, None, :]).sum(-1))
+        return self.head(u + torch.stack(out, 1))
+
+
+def selective(wiped: bool) -> Callable[[], Made]:
+    ids = classes(8 * 6, 32).view(8, 6)
+    return lambda: (Selective(wiped), (ids, ids.flip(1)))
+
+
+class Detector(nn.Module):
+    def __init__(self, scores: float, boxes: float) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(16, 32), nn.ReLU())
+        self.scores, self.boxes = nn.Linear(32, 8), nn.Linear(32, 4)
+        nn.init.constant_(self.scores.bias, scores)
+        nn.init.constant_(self.boxes.bias, boxes)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        h = self.body(x)
+        return self.scores(h), self.boxes(h)
+
+
+def detector(scores: float, boxes: float) -> Callable[[], Made]:
+    rare = (torch.arange(256 * 8).view(256, 8) % 100 == 0).float()
+    return lambda: (Detector(scores, boxes), (rows(256, 16), (rare, rows(256, 4))))
+
+
+def detect(output: Any, target: Any) -> torch.Tensor:
+    return F.binary_cross_entropy_with_logits(output[0], target[0]) + F.smooth_l1_loss(output[1], target[1])
+
+
+def redraw_gains(model: nn.Module) -> None:
+    for p in model.parameters():
+        nn.init.normal_(p, std=0.02)
+
+
+def unit_gains(model: nn.Module) -> None:
+    for p in model.parameters():
+        nn.init.xavier_uniform_(p) if p.ndim > 1 else nn.init.uniform_(p)
+
+
 BUGS: tuple[Planted, ...] = (
     Planted("INI101", "nan", changed(plain, put("2.weight", one_nan)), plain, "2.weight"),
     Planted("INI102", "memory", changed(plain, put("2.weight", as_memory)), plain, "2.weight"),
@@ -568,12 +725,23 @@ BUGS: tuple[Planted, ...] = (
     Planted("INI207", "no-op cut", lambda: on_rows(Cut(None)), lambda: on_rows(CutRight()), "up.weight"),
     Planted("INI208", "half of the residual outputs", language(HalfScaled), language(), "blocks.0.proj.weight"),
     Planted("INI209", "wrong name", language(NeverScaled), language(AlwaysScaled)),
+    Planted("INI210", "tanh of 1e-4", stack(nn.Tanh, 1e-3), stack(nn.Tanh, 1.0), "0.weight"),
+    Planted("INI210", "two of 1e-5", stack(nn.ReLU, 1e-4, 2), stack(nn.ReLU, 1.0, 2), "2.weight"),
+    Planted("INI210", "first sine", sines(first=0.05), sines(), "layers.0.weight"),
+    Planted("INI211", "torch's default", sines(0.7, 0.125), sines(), "layers.1.weight"),
+    Planted("INI212", "table and map", summed(1.0), summed(0.12), "place.weight"),
+    Planted("INI213", "normal over all", changed(batch_normed, redraw_gains), batch_normed, "1.weight"),
+    Planted("INI213", "uniform over vectors", changed(batch_normed, unit_gains), batch_normed, "1.weight"),
+    Planted("INI214", "factor on the gate's input", gates("up", "down"), gates("down"), "1.up.weight"),
+    Planted("INI215", "weight norm", weight_normed(True), weight_normed(False), "0.weight_v"),
     Planted("INI301", "stacked orthogonal", changed(recurrent, stack_orthogonally), recurrent, "body.weight_hh_l0"),
     Planted("INI302", "both biases", changed(recurrent, set_forget((1.0, 1.0))), recurrent, "body.bias_ih_l0"),
     Planted("INI303", "no forget bias", changed(recurrent, set_forget((0.0, 0.0))), recurrent, "body.bias_ih_l0"),
+    Planted("INI304", "steps wiped", selective(True), selective(False), "step.bias"),
     Planted("INI311", "padding row", tables(pad=0.1), tables(), "tokens.weight"),
     Planted("INI312", "tied table", changed(tied, put("tokens.weight", lambda p: p.normal_())), tied, "tokens.weight"),
     Planted("INI313", "positions", tables(place=1.0), tables(), "places.weight"),
+    Planted("INI314", "equal factors", factors(True), factors(False), "p.weight"),
     Planted("INI401", "dead", changed(plain, fill("2.bias", -9.0)), plain, "2.weight"),
     Planted("INI402", "saturated", stack(nn.Tanh, 7.0), stack(nn.Tanh, 1.0), "0.weight"),
     Planted("INI403", "shrinking", stack(nn.ReLU, 0.577, 10), stack(nn.ReLU, 2**0.5, 10)),
@@ -595,6 +763,8 @@ BUGS: tuple[Planted, ...] = (
     Planted("INI506", "label 12 of 10", labelled(12), labelled(9)),
     Planted("INI506", "label -1", labelled(-1), labelled(-100), loss=F.cross_entropy),
     Planted("INI507", "target reshaped", values((64,)), values((64, 1))),
+    Planted("INI508", "one in a hundred", detector(0.0, 0.0), detector(-4.6, 0.0), "scores.bias", detect),
+    Planted("INI509", "on the boxes", detector(0.0, -4.6), detector(-4.6, 0.0), "boxes.bias", detect),
     Planted("INI601", "infinite", data(math.inf), data(1.0)),
     Planted("INI602", "large inputs", scaled(1e6), scaled(1.0)),
     Planted("INI602", "small inputs", scaled(1e-3), scaled(1.0)),
@@ -606,4 +776,4 @@ BUGS: tuple[Planted, ...] = (
 
 def fresh(make: Callable[[], Made], seed: int = 0) -> Made:
     torch.manual_seed(seed)
-    return copy.deepcopy(make())
+    return make()

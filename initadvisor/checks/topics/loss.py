@@ -29,6 +29,16 @@ TOO_LARGE = 10.0
 """Output over target in size from which the first steps only shrink the output."""
 
 
+RARE = 0.02
+"""Share of ones among the targets from which the easy zeros drown them at the start (RetinaNet: 1 in 1,000)."""
+
+FAR_OFF = 5.0
+"""Ratio of the predicted to the true share from which the first loss is mostly this error."""
+
+PRIOR = -2.0
+"""Bias from which on it is a prior: less than one in eight."""
+
+
 def _heads(context: CheckContext, term: TermFigures | None = None) -> tuple[str, ...]:
     """The weight that makes what the loss compares; where several do, or none is known, every output weight."""
     if term is not None and term.path in context.spec:
@@ -164,6 +174,44 @@ def _labels(context: CheckContext) -> Iterator[Hit]:
             )
 
 
+def _no_prior(context: CheckContext) -> Iterator[Hit]:
+    for prior in context.figures.priors:
+        if not 0 < prior.positives < RARE or prior.predicted < FAR_OFF * prior.positives:
+            continue
+        path = _bias_path(context, prior.path)
+        if path is not None and context.spec[path].protected is not None:
+            continue
+        wanted = math.log(prior.positives / (1 - prior.positives))
+        yield Hit(
+            (path,) if path else (),
+            f"{prior.positives:.2g} of the targets are ones and {prior.predicted:.2g} is predicted for all: the first "
+            "steps only learn that they are rare",
+            remedy=f"Start the output's bias at log(p/(1 − p)) = {wanted:.3g}.",
+        )
+
+
+def _bias_path(context: CheckContext, weight: str) -> str | None:
+    biases = context.biases_of(context.spec.first_name(weight)) if weight in context.spec else ()
+    return biases[0].path if biases else None
+
+
+def _wrong_head(context: CheckContext) -> Iterator[Hit]:
+    """A constant negative bias on an output that is compared as values, beside rare events without one."""
+    rare = [p for p in context.figures.priors if 0 < p.positives < RARE and p.predicted > FAR_OFF * p.positives]
+    for term in _terms(context):
+        path = _bias_path(context, term.path)
+        if term.kind not in (TermKind.VALUES, TermKind.OTHER) or path is None or not rare:
+            continue
+        s = context.statistics(path)
+        if s.constant and s.low <= PRIOR and term.target_mean is not None and term.target_mean - s.low > abs(s.low) / 2:
+            other = _bias_path(context, rare[0].path)
+            yield Hit(
+                (path, *([other] if other else [])),
+                f"{path} starts at {s.low:.3g}, a prior of {1 / (1 + math.exp(-s.low)):.2g}, but its output meets "
+                f"values that average {term.target_mean:.3g}; {other or 'the output of rare events'} has none",
+            )
+
+
 CHECKS = (
     Check(
         "INI501",
@@ -228,5 +276,23 @@ CHECKS = (
         "an inferred loss that gives the target the output's shape",
         "Make sure that your own loss compares equal shapes.",
         _reshaped,
+    ),
+    Check(
+        "INI508",
+        "no-prior",
+        Severity.WARNING,
+        "rare events whose probability starts far above their share",
+        "Start the output's bias at log(p/(1 − p)).",
+        _no_prior,
+        ("lin2017focal",),
+    ),
+    Check(
+        "INI509",
+        "prior-on-wrong-head",
+        Severity.WARNING,
+        "a prior of rare events set on an output that is compared as values",
+        "Move the prior to the bias of the output that predicts the events.",
+        _wrong_head,
+        ("lin2017focal",),
     ),
 )

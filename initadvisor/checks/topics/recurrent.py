@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
+
 from initadvisor.checks.context import CheckContext
 from initadvisor.checks.finding import Severity
 from initadvisor.checks.plugin import Check, Hit
@@ -12,6 +14,13 @@ from initadvisor.types import Role
 
 FORGET = "forget_gate"
 """Name of the slice the analysis gives to an LSTM's forget gate."""
+
+LARGE_STEP = 0.3
+"""Median step size above which states whose rates start at 1 to 16 (Mamba) forget nearly all within one step; three
+times the largest that is drawn."""
+
+SMALL_STEP = 1e-5
+"""Median step size below which the input changes the state by nothing; a hundredth of the smallest that is drawn."""
 
 OPEN = 0.5
 """Forget bias above which the gate is meant to be open at the start: σ(.5) = .62."""
@@ -52,6 +61,20 @@ def _no_forget_bias(context: CheckContext) -> Iterator[Hit]:
             )
 
 
+def _step_sizes(context: CheckContext) -> Iterator[Hit]:
+    for param in context.with_role(Role.STATE):
+        if param.activation != "softplus" or len(param.shape) != 1 or not context.finite(param.path):
+            continue
+        values = torch.nn.functional.softplus(context.tensors[param.path].float())
+        low, middle, high = (float(v) for v in (values.min(), values.median(), values.max()))
+        if middle > LARGE_STEP or middle < SMALL_STEP:
+            yield Hit(
+                (param.path,),
+                f"step sizes start from {low:.2g} to {high:.2g} (softplus of it, median {middle:.2g}): "
+                + ("the state forgets within a few steps" if middle > LARGE_STEP else "nothing enters the state"),
+            )
+
+
 CHECKS = (
     Check(
         "INI302",
@@ -71,6 +94,16 @@ CHECKS = (
         "Set the forget slice of one bias to 1 where memory over many steps matters.",
         _no_forget_bias,
         ("gers2000", "jozefowicz2015"),
+        mends=True,
+    ),
+    Check(
+        "INI304",
+        "step-size-out-of-range",
+        Severity.WARNING,
+        "a state-space layer whose step sizes start far from .001 to .1",
+        "Draw step sizes dt log-uniformly from .001 to .1 and set the bias to their inverse softplus, log(e^dt − 1).",
+        _step_sizes,
+        ("gu2023",),
         mends=True,
     ),
 )

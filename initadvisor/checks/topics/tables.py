@@ -83,6 +83,18 @@ def _pairs(found: SumFigures) -> tuple[tuple[str, float], tuple[str, float]]:
     return (found.paths[0], found.rms[0]), (found.paths[1], found.rms[1])
 
 
+def _equal_columns(context: CheckContext) -> Iterator[Hit]:
+    for param in context.with_role(Role.EMBEDDING, Role.POSITION, Role.TOKEN):
+        # Zeros are told by their gradient, and columns that are taught apart come apart.
+        if param.path not in context.figures.alike or context.is_zero(param.path) or not context.finite(param.path):
+            continue
+        if context.figures.alike[param.path] and param.shape[-1] > 1:
+            yield Hit(
+                (param.path,),
+                f"all {param.shape[-1]} features of every row are equal, and so are their gradients: they stay equal",
+            )
+
+
 CHECKS = (
     Check(
         "INI311",
@@ -111,6 +123,15 @@ CHECKS = (
         "Give both the same scale (.02 in GPT-2 and ViT).",
         _positions,
         ("radford2019", "dosovitskiy2021"),
+        mends=True,
+    ),
+    Check(
+        "INI314",
+        "equal-columns",
+        Severity.ERROR,
+        "a table whose features are equal and are taught alike",
+        "Draw every element of the table on its own.",
+        _equal_columns,
         mends=True,
     ),
 )
