@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -109,13 +109,13 @@ def measure(model: nn.Module, batch: Batch, loss: Loss | None) -> tuple[ModelSpe
             seen = _tried(done, "the watch", lambda: watch.seen(spec, layers), Seen((), (), ()))
             figures = _figures(done, batch, seen, gradients)
             told = _tried(done, "the loss", lambda: _loss_figures(done, batch, watch, names), None)
-            lost = _tried(done, "derived weights", lambda: list(lost_writes(made)), [])
-            priors = _tried(done, "priors", lambda: list(_priors(done, batch, watch, names)), [])
+            lost = _listed(done, "derived weights", lambda: lost_writes(made))
+            priors = _listed(done, "priors", lambda: _priors(done, batch, watch, names))
             alike = _tried(done, "equal units", lambda: dict(_alike(model, spec)), NOTHING)
         again = partial(_once_more, model, batch, loss)
         stirred = _tried(done, "weights without gradient", lambda: waking(model, gradients, again), NOTHING)
         notes = (*done.notes, *watch.faults)
-        figures = replace(figures, lost=tuple(lost), priors=tuple(priors))
+        figures = replace(figures, lost=lost, priors=priors)
         return spec, replace(figures, loss=told, waking=stirred, alike=alike, notes=notes)
 
 
@@ -126,6 +126,12 @@ def _tried(done: _Pass, what: str, take: Callable[[], Value], otherwise: Value) 
     except Exception as error:  # noqa: BLE001 - logged, and told as a remark
         done.notes.append(f"{what} could not be looked at: {swallowed(f'figures of {what}', error)}")
         return otherwise
+
+
+def _listed(done: _Pass, what: str, take: Callable[[], Iterable[Value]]) -> tuple[Value, ...]:
+    """Figures of one kind, none where they cannot be taken."""
+    none: tuple[Value, ...] = ()
+    return _tried(done, what, lambda: tuple(take()), none)
 
 
 def _priors(done: _Pass, batch: Batch, watch: Watch, layers: frozenset[str]) -> Iterator[PriorFigures]:
@@ -167,7 +173,7 @@ def _figures(done: _Pass, batch: Batch, seen: Seen, gradients: dict[str, float |
         stream=seen.stream,
         attentions=seen.attentions,
         sums=seen.sums,
-        data=_tried(done, "the data", lambda: tuple(scales(batch)), ()),
+        data=_listed(done, "the data", lambda: scales(batch)),
         gradients=gradients,
         output_variation=math.nan if compared is None else _variation(compared),
         output_rms=math.nan if compared is None else float(rms(compared)),
