@@ -18,6 +18,9 @@ from benchmarks.horizon.table import Arm, View
 FIRST_RUNG = 20
 """Steps after which the order of the arms begins to say something of the end."""
 
+PRIOR = 0.5
+"""Weight of the rules' order beside what was seen; the report shows others."""
+
 DRAWS, TPE_DRAWS = 20, 5
 """Repetitions of methods that draw lots; Optuna's take seconds each."""
 
@@ -67,7 +70,14 @@ def screening_row(arm: Arm, step: int, *, warm: bool) -> Row:
 
 
 def halving(
-    view: View, budget: int, *, first: int = FIRST_RUNG, growth: int = 2, keep: float = 0.5, warm: bool = False
+    view: View,
+    budget: int,
+    *,
+    first: int = FIRST_RUNG,
+    growth: int = 2,
+    keep: float = 0.5,
+    warm: bool = False,
+    prior: float = 0.0,
 ) -> list[Arm]:
     """Successive halving from ``first`` steps on; the two that are left run on until the money is spent.
 
@@ -79,6 +89,7 @@ def halving(
         keep: share of the arms that goes on.
         warm: every rung trains as the user does; else rungs leave the warm-up out while that is on record, and what
             goes on afterwards starts again from its first step.
+        prior: weight of the rules' order beside the order of what was seen (see :func:`ordered`).
     """
     alive = affordable(view, budget // first)
     if len(alive) < 2:
@@ -91,12 +102,27 @@ def halving(
         if len(alive) < 2:
             return leaders
         left -= each * len(alive)
-        alive.sort(key=lambda arm: screening_row(arm, step, warm=warm).until(step))
+        alive = ordered(alive, [screening_row(arm, step, warm=warm).until(step) for arm in alive], prior)
         leaders = alive[:1]
         if step == view.task.steps:
             return leaders
         alive = alive[: max(2, math.ceil(keep * len(alive)))]
         before, step = step, min(growth * step, view.task.steps)
+
+
+def ordered(arms: Sequence[Arm], losses: Sequence[float], prior: float) -> list[Arm]:
+    """Arms by their place in the losses plus ``prior`` times their place in the rules' order.
+
+    The default is last there. Arms of one scheme share its place; among equals the lower loss is first.
+    """
+    seen = {loss: place for place, loss in enumerate(sorted(set(losses)))}
+    ranks = {rank: place for place, rank in enumerate(sorted({a.rank or math.inf for a in arms}))}
+    scale = max(1, len(seen) - 1) / max(1, len(ranks) - 1)
+    score = {
+        arm: (seen[loss] + prior * scale * ranks[arm.rank or math.inf], loss)
+        for arm, loss in zip(arms, losses, strict=True)
+    }
+    return sorted(arms, key=score.__getitem__)
 
 
 def long_halving(view: View, budget: int, *, warm: bool = False) -> list[Arm]:
@@ -224,6 +250,7 @@ FREE: dict[str, Method] = {"torch default": default, "rules' first": rules}
 SEARCHES: dict[str, Method] = {
     HALVING: halving,
     "the same under the user's warm-up": partial(halving, warm=True),
+    "the same, the rules' order as a prior": partial(halving, prior=PRIOR),
     "halving, first rung as long as can be": long_halving,
     "one rung": one_rung,
     "one rung, no warm-up": partial(one_rung, warm=False),
@@ -240,3 +267,10 @@ SHAPES: dict[str, Method] = {
     for growth, keep in ((2, 1 / 2), (2, 1 / 3), (4, 1 / 2), (4, 1 / 4))
 }
 """Other shapes of halving without the warm-up."""
+
+PRIORS: dict[str, Method] = {
+    f"weight {prior:g}, from {first} steps": partial(halving, first=first, prior=prior)
+    for first in (20, 40, 80)
+    for prior in (0, 0.25, 0.5, 1, 2)
+}
+"""What the rules' order is worth beside what was seen."""

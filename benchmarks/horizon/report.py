@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.horizon import store
 from benchmarks.horizon.advisor_runs import ALL_RATES, ONE_RATE, asked, picks
 from benchmarks.horizon.figure import draw
-from benchmarks.horizon.methods import SHAPES
+from benchmarks.horizon.methods import PRIORS, SHAPES
 from benchmarks.horizon.pool import SCREENING_STEPS
 from benchmarks.horizon.store import RESULTS
 from benchmarks.horizon.summary import (
@@ -69,13 +69,15 @@ def by_cost(found: Sequence[Line], figure: str) -> str:
 
 
 def advised(found: Sequence[Table], mode: str, folder: Path) -> list[Line]:
-    """What the advisor's own picks are worth, by label and cost."""
-    return [
-        line(label, share, given)
-        for label, modes in asked(folder).items()
-        for share in sorted(modes.get(mode, ()))
-        if (given := picks(found, label, mode, share, folder))
-    ]
+    """What the advisor's own picks are worth, by label and cost; a label says where tasks are missing."""
+    every, told = len(views(found, mode)), []
+    for label, modes in asked(folder).items():
+        for share in sorted(modes.get(mode, ())):
+            given = picks(found, label, mode, share, folder)
+            name = label if len(given) == every else f"{label}, {len(given)} of {every} tasks"
+            if given:
+                told.append(line(name, share, given))
+    return told
 
 
 def views(found: Sequence[Table], mode: str) -> list[View]:
@@ -230,6 +232,8 @@ def render(found: Sequence[Table], panels: dict[str, list[Line]], said: dict[str
         parts += [
             "Other shapes of halving, without the warm-up:",
             by_cost(searched(views(found, mode), SHAPES), "regret"),
+            "Halving with the rules' order as a prior, by its weight and the first rung:",
+            by_cost(searched(views(found, mode), PRIORS), "regret"),
         ]
     parts += [
         "## How early views rank",

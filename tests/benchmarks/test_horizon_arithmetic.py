@@ -13,6 +13,7 @@ from benchmarks.horizon.methods import (
     default,
     halving,
     one_rung,
+    ordered,
     rules,
     tpe_hyperband,
 )
@@ -217,3 +218,12 @@ def test_arms_are_told_apart_by_identity():
     assert len({*v.arms, *v.arms}) == 2
     assert isinstance(v, View)
     assert isinstance(v.arms[0], Arm)
+
+
+def test_the_rules_order_settles_what_is_nearly_level():
+    v = view(2.0, 1.0, 0.99, 1.5)
+    losses = [a.first.until(40) for a in v.arms]
+    assert [a.scheme for a in ordered(v.arms, losses, 0.0)] == ["s2", "s1", "s3", "current"]
+    assert ordered(v.arms, losses, 2.0)[0].scheme == "s1"
+    assert ordered(v.arms, losses, 2.0)[-1].is_default
+    assert ordered(v.arms[:1], losses[:1], 2.0) == [v.arms[0]]
