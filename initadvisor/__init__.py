@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from initadvisor.errors import InitAdvisorError
     from initadvisor.graph.analyze import analyze
     from initadvisor.recipes.recipe import Recipe, load_recipe
+    from initadvisor.report.metrics import report_metric as report
     from initadvisor.schemes.propose import propose
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ _HOME = {
     "check": "initadvisor.checks.runner",
     "load_recipe": "initadvisor.recipes.recipe",
     "propose": "initadvisor.schemes.propose",
+    "report": "initadvisor.report",
 }
 
 __all__ = [
@@ -39,13 +41,15 @@ __all__ = [
     "check",
     "load_recipe",
     "propose",
+    "report",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
+    module = import_module(_HOME[name])
+    value = module if name == "report" else getattr(module, name)  # a package that can be called
     globals()[name] = value
     return value
 

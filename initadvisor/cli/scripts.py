@@ -30,7 +30,6 @@ Examples:
   initadvisor watch -- -m my.package.train""",
     )(watch)
     app.command(
-        context_settings=_AS_IS,
         epilog="""\b
 Examples:
   initadvisor run r.yaml -- python train.py --epochs 3

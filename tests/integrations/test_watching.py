@@ -255,3 +255,26 @@ def test_commands_that_cannot_be_watched(tmp_path: Path, monkeypatch: Any, words
     monkeypatch.delenv("VIRTUAL_ENV", raising=False)
     with pytest.raises(InputError, match=re.escape(told)):
         python_command(words)
+
+
+def test_command_line_puts_a_recipe_in(tmp_path: Path) -> None:
+    folder = script_in(tmp_path)
+    (folder / "r.yaml").write_text(
+        "format: 1\nname: zero\nrules: [{match: '**', init: zeros, reason: every class is as likely at first}]\n"
+    )
+    done = shell(folder, "-m", "initadvisor", "run", "r.yaml", "--", "python", "train.py", "--x")
+    assert done.returncode == 0, done.stderr
+    losses = [float(line) for line in done.stdout.splitlines()[1:-1]]
+    assert len(losses) == 8
+    assert losses[0] == pytest.approx(np.log(3))
+    assert "net: 4 tensors filled by r.yaml" in done.stderr
+    wrong = shell(folder, "-m", "initadvisor", "run", "r.yaml", "--network", "nett", "--", "python", "train.py")
+    assert wrong.returncode == 2
+    assert wrong.stderr.splitlines()[-1].endswith('error: the script trains no network called "nett"; it trains net')
+
+
+def test_reporting_is_nothing_outside_a_trial() -> None:
+    import initadvisor.report.console  # the package of that name is there, too
+
+    assert initadvisor.report("val_loss", torch.tensor(0.5)) is None
+    assert initadvisor.report.console is not None

@@ -14,8 +14,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from initadvisor.integrations.scripts.hooks import Hooks
 from initadvisor.integrations.scripts.messages import Job, Task, dumps
 from initadvisor.integrations.scripts.networks import Network
@@ -23,6 +21,7 @@ from initadvisor.integrations.scripts.observer import Observer
 from initadvisor.integrations.scripts.places import CLAIM_FILE, JOB_FILE, SOCKET_FILE
 from initadvisor.integrations.scripts.seeding import Seeds
 from initadvisor.integrations.scripts.writing import OpenedFiles
+from initadvisor.training.data import Batch
 
 logger = logging.getLogger("initadvisor")
 
@@ -73,9 +72,9 @@ class Agent:
 
     # ---- what the observer tells
 
-    def found(self, networks: Sequence[Network], module: nn.Module) -> None:
-        """Networks are known and ``module`` is about to be called."""
-        self._do("found", networks, module)
+    def found(self, networks: Sequence[Network], call: Batch | None) -> None:
+        """Networks are known, and one of them is about to be called."""
+        self._do("found", networks, call)
 
     def ready(self, optimizer: int) -> None:
         """The first gradients of an optimizer are there."""

@@ -55,6 +55,7 @@ class Job:
         seed: set at the start where the script may set none; None leaves the generators alone.
         offset: mixed into the seeds that the script sets; 0 leaves them.
         files: list the files that are opened for writing.
+        counted: number of the optimizer whose steps and losses count in a trial.
     """
 
     task: Task
@@ -65,6 +66,7 @@ class Job:
     seed: int | None = None
     offset: int = 0
     files: bool = False
+    counted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class OptimizerSeen:
         rates: per step, the learning rate of each group.
         losses: per step, what was stepped on; None where no backward pass was seen.
         tensors: that it holds.
+        number: it was the n-th that the script made.
     """
 
     name: str
@@ -84,6 +87,7 @@ class OptimizerSeen:
     rates: tuple[tuple[float, ...], ...] = ()
     losses: tuple[float | None, ...] = ()
     tensors: int = 0
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,15 +180,15 @@ class Stepped:
 
     Attributes:
         steps: done so far.
-        losses: number of the optimizer, its loss; since the last message.
-        reported: name, step, value of what the script reported since.
-        fault: why it cannot go on.
+        losses: that were stepped on since the last message.
+        reported: name, step and value of what the script has reported since.
+        ended: the script has come to its own end.
     """
 
     steps: int
-    losses: tuple[tuple[int, float | None], ...]
+    losses: tuple[float, ...]
     reported: tuple[tuple[str, int, float], ...] = ()
-    fault: str = ""
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from initadvisor.integrations.scripts.autograd import LossGraph, walk
 from initadvisor.integrations.scripts.ledger import Ledger
 from initadvisor.integrations.scripts.networks import Network, find_networks, held_by, live_modules, unwrapped
-from initadvisor.training.data import map_tensors, tensors_in
+from initadvisor.training.data import Batch, map_tensors, tensors_in
 
 MOST_CALLS = 8
 """Calls of parts of a network that are kept: encoder and decoder, actor and critic, a few steps of a recurrence."""
@@ -52,8 +52,8 @@ class Call:
 class Listener(Protocol):
     """Who is told of a training; anything may be raised to end it, from :meth:`stepped` and :meth:`stepping`."""
 
-    def found(self, networks: Sequence[Network], module: nn.Module) -> None:
-        """Networks are known for the first time and ``module`` is about to be called."""
+    def found(self, networks: Sequence[Network], call: Batch | None) -> None:
+        """Networks are known for the first time; one of them, or a part of it, is about to be called so."""
 
     def ready(self, optimizer: int) -> None:
         """The first step of an optimizer is about to change weights; their gradients are there."""
@@ -105,7 +105,7 @@ class Observer:
 
     def called(self, call: Callable[..., Any], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A module is called."""
-        if self._busy or not self._is_of_the_training(module):
+        if self._busy or not self._is_of_the_training(module, args, kwargs):
             return call(module, *args, **kwargs)
         network, path = self._known.get(id(unwrapped(module)), (None, ""))
         outside = self._depth == 0
@@ -163,7 +163,7 @@ class Observer:
         self._stepping.append(number)
         if len(self._stepping) == 1:
             if self._stale:
-                self._look(None)
+                self._look(None, None)
             self.listener.stepping(number)
             if any(p.grad is not None for p in held_by(optimizer)):
                 self._prepare(number)
@@ -188,7 +188,7 @@ class Observer:
 
     # ---- networks
 
-    def _is_of_the_training(self, module: nn.Module) -> bool:
+    def _is_of_the_training(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether this thread trains; looks for networks where something has changed since."""
         if self._thread and threading.get_ident() != self._thread:
             return False
@@ -196,10 +196,10 @@ class Observer:
             held = frozenset().union(*(self._holding(i) for i in range(len(self.optimizers))))
             if any(id(p) in held for p in module.parameters()):
                 self._thread = threading.get_ident()
-                self._look(module)
+                self._look(module, Batch(args, kwargs, None, unwrapped(module)))
         return True
 
-    def _look(self, module: nn.Module | None) -> None:
+    def _look(self, module: nn.Module | None, call: Batch | None) -> None:
         self._stale = False
         modules = live_modules()
         around = None if module is None else unwrapped(module)
@@ -220,7 +220,7 @@ class Observer:
                 self._known[id(whole)] = (network, "")
         if module is not None:
             with self._listening():
-                self.listener.found(self.networks, module)
+                self.listener.found(self.networks, call)
 
     def _number(self, optimizer: Optimizer) -> int:
         for number, known in enumerate(self.optimizers):

@@ -23,7 +23,7 @@ from initadvisor.integrations.scripts.naming import names_of
 from initadvisor.integrations.scripts.networks import Network, held_by
 from initadvisor.integrations.scripts.observer import Call, Observer
 from initadvisor.integrations.scripts.reading import Reading, read_network
-from initadvisor.training.data import tensors_in
+from initadvisor.training.data import Batch, tensors_in
 
 PATIENCE = 10
 """Steps of one optimizer, as a multiple of those to be watched, after which one that never steps is waited for no more:
@@ -51,7 +51,7 @@ class Watching:
         self.losses: dict[int, list[float | None]] = {}
         self.is_told = False
 
-    def found(self, networks: Sequence[Network], module: nn.Module) -> None:
+    def found(self, networks: Sequence[Network], call: Batch | None) -> None:
         """Nothing is put in."""
         for network in networks:
             if network not in self.copies:
@@ -159,6 +159,7 @@ class Watching:
             tuple(self.rates[number]),
             tuple(self.losses.get(number, ())),
             len(held_by(optimizer)),
+            number,
         )
 
     def _network(self, network: Network, stepped: dict[int, int]) -> NetworkSeen:
