@@ -139,10 +139,9 @@ class Advice:
         return self.scheme.apply(model, seed=self.evidence.seed if seed is None else seed, loss=self.loss)
 
     def save(self, path: str | Path) -> Path:
-        """Write the recipe as YAML and return its path."""
-        path = Path(path)
-        path.write_text(self.recipe.to_yaml(), encoding="utf-8")
-        return path
+        """Write the recipe as YAML, whole or not at all, and return its path."""
+        self.recipe.save(path)
+        return Path(path)
 
     def bibtex(self) -> str:
         """BibTeX of everything the recommended scheme rests on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 _STEERING = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -9,6 +10,8 @@ _STEERING = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Marks that turn the direction of reading, with which text can be shown in another order than it is stored."""
+
+_COLOUR = re.compile(r"(\x1b\[[\d;]*m)")
 
 _LONGEST_EXCERPT = 200
 """Characters of foreign text that a one-line message quotes."""
@@ -35,14 +38,25 @@ def _steers(character: str) -> bool:
     return character in _TURNING or unicodedata.category(character) in _STEERING
 
 
-def plain(text: str) -> str:
+def plain(text: str, *, colours: bool = False) -> str:
     r"""The text with every steering character replaced by one visible sign of the same width.
+
+    Args:
+        text: may hold names that strangers gave.
+        colours: let through the sequences that set a colour or weight, which are ours where a terminal shows them.
 
     Example:
         >>> plain("encoder\x1b[31m.weight")
         'encoder�[31m.weight'
+        >>> plain("\x1b[31mred\x1b[0m \x1b[2J", colours=True)
+        '\x1b[31mred\x1b[0m �[2J'
     """
-    return text if not unprintable(text) else "".join("\N{REPLACEMENT CHARACTER}" if _steers(c) else c for c in text)
+    if not unprintable(text):
+        return text
+    if colours:
+        pieces = _COLOUR.split(text)
+        return "".join(piece if index % 2 else plain(piece) for index, piece in enumerate(pieces))
+    return "".join("\N{REPLACEMENT CHARACTER}" if _steers(c) else c for c in text)
 
 
 def excerpt(text: str) -> str:

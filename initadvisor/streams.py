@@ -12,6 +12,23 @@ import random
 import numpy as np
 import torch
 
+from initadvisor.errors import InputError
+
+
+MOST_SEED = 2**63 - 1
+"""The largest seed of torch's generators that every platform takes."""
+
+
+def check_seed(seed: object) -> None:
+    """Demand a seed that every generator takes.
+
+    Raises:
+        InputError: it is no whole number, or out of range.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MOST_SEED:
+        shown = seed if not isinstance(seed, int) or abs(seed) < 10**40 else "so large a number"
+        raise InputError(f"seed={shown}: give a whole number from 0 to {MOST_SEED} (2**63 - 1)")
+
 
 def derive(seed: int, *parts: object) -> int:
     """A seed of 31 bits that follows from ``seed`` and what it is for.

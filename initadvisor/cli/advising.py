@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from initadvisor.cli.outcome import remark, tell, tell_json
+from initadvisor.cli.outcome import ExitCode, complain, remark, tell, tell_json
+from initadvisor.cli.places import files_tried, has_content, try_outputs
 from initadvisor.cli.target import open_target
-from initadvisor.errors import InputError
+from initadvisor.errors import InitAdvisorError
 from initadvisor.report.console import render
 from initadvisor.report.evidence import Evidence
 from initadvisor.report.jsonout import evidence_to_json, load_advice
 from initadvisor.report.sentences import headline
+
+if TYPE_CHECKING:
+    from initadvisor.advisor import Advice
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,13 @@ class Outputs:
     quiet: bool
     no_color: bool
 
+    def files(self) -> dict[str, Path | None]:
+        """Files by the option that names them."""
+        return {"--out": self.recipe, "--html": self.html}
 
-def run_advise(target: str, overrides: Mapping[str, Any], outputs: Outputs) -> None:
-    """Advise on a target and tell it.
+
+def run_advise(target: str, overrides: Mapping[str, Any], outputs: Outputs) -> ExitCode:
+    """Advise on a target and tell it, then write what was asked for.
 
     Args:
         target: as typed.
@@ -37,51 +45,82 @@ def run_advise(target: str, overrides: Mapping[str, Any], outputs: Outputs) -> N
     """
     from initadvisor.advisor import advise
 
-    check_writable(outputs.recipe, outputs.html)  # before minutes of trials, not after
+    try_outputs(target, outputs.files(), storage=overrides.get("storage"))  # before minutes of trials, not after
     with open_target(target) as opened:
         arguments = {"progress": not outputs.quiet, **opened.arguments, **overrides}
         if outputs.quiet:
             arguments["progress"] = False
+        try_outputs(target, outputs.files(), inputs=opened.sources, storage=arguments.get("storage"))
         advice = advise(**arguments)
-    recipe = advice.recipe.to_yaml()
-    if outputs.recipe is not None:
-        advice.save(outputs.recipe)
-        remark(f"recipe written to {outputs.recipe}", quiet=outputs.quiet)
-    tell_evidence(advice.evidence, recipe, outputs)
+    kept = _recommends_nothing(advice)
+    files: list[tuple[str, Path, Callable[[Path], object]]] = []
+    if outputs.recipe is not None and kept and has_content(outputs.recipe):
+        remark(f"{outputs.recipe} was left as it is: {kept}, so there is nothing to put in its place", quiet=False)
+    elif outputs.recipe is not None:
+        files.append(("recipe", outputs.recipe, advice.save))
+    if outputs.html is not None:
+        files.append(("report", outputs.html, advice.to_html))
+    _tell_then_write(advice.evidence, advice.recipe.to_yaml(), outputs, files)
+    if advice.decision.interrupted:
+        remark("stopped by Ctrl-C: this is what the trainings done by then allow", quiet=outputs.quiet)
+        return ExitCode.INTERRUPTED
+    if kept:
+        complain(f"{kept}; give it more: --budget standard, or a time such as --budget 5m")
+        return ExitCode.NOTHING_TRIED
+    return ExitCode.OK
+
+
+def _recommends_nothing(advice: Advice) -> str:
+    """Why an advice says nothing that an earlier one did not; empty where it says something."""
+    if not advice.recipe.fills_nothing:
+        return ""
+    if advice.decision.interrupted:
+        return "this run was stopped before it could recommend anything"
+    tried = any(entry.steps > 0 for entry in advice.ranking)
+    return "" if tried else "the budget ended before a single training"
 
 
 def run_report(file: Path, *, html: Path | None, as_json: bool, quiet: bool, no_color: bool) -> None:
     """Tell a saved advice again."""
-    check_writable(html)
+    from initadvisor.report.html import write_html
+
+    outputs = Outputs(None, html, as_json, quiet, no_color)
+    files_tried({"--html": html}, inputs=(file,))
     saved = load_advice(file)
-    tell_evidence(saved.evidence, saved.recipe, Outputs(None, html, as_json, quiet, no_color))
+    files: list[tuple[str, Path, Callable[[Path], object]]] = []
+    if html is not None:
+        files.append(("report", html, lambda path: write_html(saved.evidence, path, recipe=saved.recipe)))
+    _tell_then_write(saved.evidence, saved.recipe, outputs, files)
 
 
-def tell_evidence(evidence: Evidence, recipe: str, outputs: Outputs) -> None:
-    """Write and print an advice in the forms that were asked for."""
-    if outputs.html is not None:
-        from initadvisor.report.html import write_html
+def _tell_then_write(
+    evidence: Evidence,
+    recipe: str,
+    outputs: Outputs,
+    files: Sequence[tuple[str, Path, Callable[[Path], object]]],
+) -> None:
+    """Print first: an answer that took minutes must not be lost to a full disk; nor the files to a closed pipe."""
+    try:
+        _print(evidence, recipe, outputs)
+    finally:
+        failed: list[InitAdvisorError] = []
+        for what, path, write in files:
+            try:
+                write(path)
+            except InitAdvisorError as error:
+                failed.append(error)
+            else:
+                remark(f"{what} written to {path}", quiet=outputs.quiet)
+        for other in failed[1:]:
+            complain(str(other))
+        if failed:
+            raise failed[0]
 
-        write_html(evidence, outputs.html, recipe=recipe)
-        remark(f"report written to {outputs.html}", quiet=outputs.quiet)
+
+def _print(evidence: Evidence, recipe: str, outputs: Outputs) -> None:
     if outputs.as_json:
         tell_json(evidence_to_json(evidence, recipe=recipe))
     elif outputs.quiet:
         tell(headline(evidence))
     else:
         tell(render(evidence, color=False if outputs.no_color else None))
-
-
-def check_writable(*files: Path | None) -> None:
-    """Raise where a file that is to be written has no folder, or is one.
-
-    Raises:
-        InputError: naming the file.
-    """
-    for file in files:
-        if file is None:
-            continue
-        if file.is_dir():
-            raise InputError(f'"{file}" is a folder; name a file in it')
-        if not file.resolve().parent.is_dir():
-            raise InputError(f'"{file}" cannot be written: there is no folder {file.resolve().parent}')

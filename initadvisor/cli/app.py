@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -12,24 +13,25 @@ import typer
 
 import initadvisor.cli.options as options
 import initadvisor.cli.scripts as scripts
-from initadvisor.cli.outcome import EXIT_CODES, PROGRAM, ExitCode, complain, message_of
-from initadvisor.cli.settings import find_pyproject, read_defaults
-from initadvisor.errors import InitAdvisorError
+from initadvisor.cli.outcome import EXIT_CODES, PROGRAM, ExitCode, ReaderGone, complain, message_of, tell
+from initadvisor.cli.settings import find_pyproject, read_defaults, working_folder
+from initadvisor.cli.signals import Signals, silence
+from initadvisor.errors import InitAdvisorError, nearest
+from initadvisor.plaintext import plain
 
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 """The command-line parser's own complaint; its module is private in some versions, this base is not."""
 
 app = typer.Typer(
     name=PROGRAM,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help reads well piped and at 60 columns
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=f"""\b
 Start here:
-  initadvisor advise examples/digits_mlp.py --out r.yaml
-  initadvisor analyze examples/char_lm.py
-  initadvisor check examples/digits_mlp.py
+  initadvisor new train_target.py
+  initadvisor check train_target.py
+  initadvisor advise train_target.py --out r.yaml
 
 \b
 A target is a file or module that gives (model, data):
@@ -51,7 +53,32 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-@app.callback()
+WELCOME = f"""\
+{PROGRAM}: how should I initialise this network?
+
+Write your training down once, as a file that gives the model and its data:
+  {PROGRAM} new train_target.py      a commented one that runs as it is
+
+Then ask:
+  {PROGRAM} check train_target.py    what is wrong with the weights, in seconds
+  {PROGRAM} advise train_target.py   what to use instead, tried in short trainings
+
+In Python it is one call: initadvisor.advise(model, batch)
+
+Commands:
+"""
+"""What to do first, for a person who typed the program's name and nothing else."""
+
+
+def _welcome(context: typer.Context) -> str:
+    """How to begin, and every command in one line."""
+    group: Any = context.command
+    width = max(map(len, group.commands))
+    lines = [f"  {name:<{width}}  {command.get_short_help_str(58)}" for name, command in group.commands.items()]
+    return WELCOME + "\n".join(lines) + f"\n\n{PROGRAM} COMMAND --help tells more, with examples."
+
+
+@app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
     version: Annotated[
@@ -63,7 +90,10 @@ def _root(
     Reads a PyTorch model's graph, proposes initializers, tries them in short trainings and says what to use, or that it
     does not matter.
     """
-    file = find_pyproject(Path.cwd())
+    if context.invoked_subcommand is None:
+        tell(_welcome(context))
+        return
+    file = find_pyproject(working_folder())
     if file is not None:
         context.default_map = read_defaults(file, _options_of_commands(context))
 
@@ -74,6 +104,28 @@ def _options_of_commands(context: typer.Context) -> dict[str, frozenset[str]]:
         name: frozenset(p.name for p in command.params if p.param_type_name == "option" and p.name)
         for name, command in group.commands.items()
     }
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  initadvisor new train_target.py
+  initadvisor new train_target.py --kind language"""
+)
+def new(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it (.py).", show_default=False)],
+    kind: Annotated[
+        str, typer.Option("--kind", metavar="KIND", help="classifier, regression or language.")
+    ] = "classifier",
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a target to begin with.
+
+    A commented Python file with a small model and data of its own; it runs as it is. Put your model and data in.
+    """
+    from initadvisor.cli.beginning import run_new
+
+    run_new(file, kind=kind, quiet=quiet)
 
 
 @app.command(
@@ -96,14 +148,12 @@ def advise(
     device: options.Device = None,
     storage: options.Storage = None,
     study_name: options.StudyName = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the recipe (YAML).", dir_okay=False)
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the recipe (YAML).")] = None,
     html: options.Html = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     no_color: options.NoColor = False,
-) -> None:
+) -> ExitCode:
     """Try initializations, say which to use and why.
 
     Candidates are trained for a short time each; the best is confirmed against the weights as they are.
@@ -123,7 +173,7 @@ def advise(
         "study_name": study_name,
     }
     overrides = {key: value for key, value in given.items() if value is not None}
-    run_advise(target, overrides, Outputs(out, html, as_json, quiet, no_color))
+    return run_advise(target, overrides, Outputs(out, html, as_json, quiet, no_color))
 
 
 @app.command(
@@ -332,42 +382,68 @@ def schema(
 scripts.register(app)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line.
+def run_words(argv: Sequence[str] | None, signals: Signals) -> int:
+    """Run one command line; every error becomes one line and an exit code here.
 
     Args:
         argv: words after the program's name; None takes the process's.
-
-    Returns:
-        The exit code: see :class:`initadvisor.cli.outcome.ExitCode`.
+        signals: whether the program was asked to stop, which outweighs whatever else is reported.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     command: Any = typer.main.get_command(app)
     try:
         code = command.main(args=words, prog_name=PROGRAM, standalone_mode=False)
-    except InitAdvisorError as error:
-        complain(message_of(error))
-        return ExitCode.BAD_INPUT
-    except (KeyboardInterrupt, typer.Abort):
-        complain("interrupted before any advice was possible")
-        return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        return _pipe_closed()
-    except _UsageError as error:
-        return _misused(error)
-    except Exception as error:  # noqa: BLE001 - the last resort: nothing below may end in a bare traceback
-        return _unexpected(error, words)
+    except typer.Abort as error:  # what the parser makes of Ctrl-C
+        raise KeyboardInterrupt from error
+    except ReaderGone:
+        return ExitCode.OK
+    except SystemExit as error:
+        return _left(error, words)
+    except Exception as error:
+        if signals.received is not None:
+            raise
+        return _told(error, words)
     return int(code) if isinstance(code, int) else ExitCode.OK
 
 
+def _told(error: Exception, words: Sequence[str]) -> int:
+    """One line for an error, and its exit code."""
+    if isinstance(error, InitAdvisorError):
+        complain(message_of(error))
+        return ExitCode.BAD_INPUT
+    if isinstance(error, _UsageError):
+        return _misused(error)
+    if isinstance(error, MemoryError):
+        complain("the memory is full; try --budget fast, smaller batches or another machine")
+        return ExitCode.BAD_INPUT
+    return _unexpected(error, words)
+
+
 def _misused(error: Any) -> int:
-    """The words on the command line make no sense."""
+    """The words on the command line make no sense: say so, and what would."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else PROGRAM
-    message = error.format_message()
-    if not message:  # no command at all: its help has been printed
-        return ExitCode.BAD_INPUT
-    complain(f"{message.rstrip('.')} (see {path} --help)")
+    message = error.format_message().rstrip(".")
+    param = getattr(error, "param", None)
+    if getattr(param, "name", None) == "target" and not getattr(error, "message", None):
+        message += f"; {PROGRAM} new train_target.py writes one to begin with"
+    group: Any = context.command if context is not None else None
+    typed = re.fullmatch(r"No such command [\"'](.+)[\"']", message)
+    if typed is not None and hasattr(group, "commands"):
+        message += f"; {nearest(typed[1], group.commands)}"
+    complain(f"{message} (see {path} --help)")
+    return ExitCode.BAD_INPUT
+
+
+def _left(error: SystemExit, words: Sequence[str]) -> int:
+    """Something below ended the program by itself: the parser for a reader that has gone, or the user's own code."""
+    from initadvisor.cli.target import place_in_users_code
+
+    told = place_in_users_code(error, words)
+    if told is None:
+        silence(sys.stdout)
+        return ExitCode.OK
+    complain(told)
     return ExitCode.BAD_INPUT
 
 
@@ -379,14 +455,7 @@ def _unexpected(error: Exception, words: Sequence[str]) -> int:
     if told is not None:
         complain(told)
         return ExitCode.BAD_INPUT
-    traceback.print_exception(error)
+    if sys.stderr is not None:
+        sys.stderr.write(plain("".join(traceback.format_exception(error))))
     complain(f"this is a bug in initadvisor ({type(error).__name__}); please report it with the lines above")
     return ExitCode.BUG
-
-
-def _pipe_closed() -> int:
-    """The reader of our output (``| head``) has gone: end quietly, and keep Python from complaining at exit."""
-    import os
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return ExitCode.OK

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from initadvisor.cli.advising import check_writable
 from initadvisor.cli.outcome import ExitCode, remark, tell
+from initadvisor.cli.places import try_outputs
 from initadvisor.cli.target import open_target
 
 
@@ -39,21 +39,28 @@ def run_check(
     from initadvisor.checks.settings import exit_code, filter_findings, read_fail_on
     from initadvisor.report.page import terminal_width, wants_color
 
-    check_writable(fix)
+    try_outputs(target, {"--fix": fix})
     read_fail_on(fail_on)
+    render_findings((), form)  # so is a format
     filter_findings((), select=select, ignore=ignore)  # a mistyped code is told before the work
+    recipe = None
     with open_target(target) as opened:
+        try_outputs(target, {"--fix": fix}, inputs=opened.sources)
         found = check(opened.model, opened.sample_batch, loss=opened.arguments.get("loss"))
         found = filter_findings(found, select=select, ignore=ignore)
         if fix is not None and mendable(found):
-            mend(opened.model, opened.sample_batch, found, loss=opened.arguments.get("loss")).save(fix)
+            recipe = mend(opened.model, opened.sample_batch, found, loss=opened.arguments.get("loss"))
+    try:
+        if quiet and form == "text":
+            tell(counted(found) or "no findings")
+        else:
+            colour = wants_color() and not no_color
+            file = target.partition(":")[0]
+            tell(render_findings(found, form, colour=colour, width=terminal_width(), file=file))
+    finally:  # also where nobody reads what is told
+        if recipe is not None and fix is not None:
+            recipe.save(fix)
             remark(f"recipe that mends {counted(mendable(found))} written to {fix}", quiet=quiet)
         elif fix is not None:
             remark("nothing found that filling weights could mend; no recipe written", quiet=quiet)
-    if quiet and form == "text":
-        tell(counted(found) or "no findings")
-    else:
-        colour = wants_color() and not no_color
-        file = target.partition(":")[0]
-        tell(render_findings(found, form, colour=colour, width=terminal_width(), file=file))
     return ExitCode(exit_code(found, fail_on))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from initadvisor.cli.advising import check_writable
 from initadvisor.cli.outcome import ExitCode, remark, tell, tell_json
+from initadvisor.cli.places import try_outputs
 from initadvisor.cli.target import open_target
 from initadvisor.errors import InputError
+from initadvisor.files import write_with
 from initadvisor.report.filled import apply_to_json, render_applied
 from initadvisor.report.jsonout import envelope
 
@@ -29,21 +30,23 @@ def run_apply(
     if out is not None:
         if out.suffix not in WEIGHT_FILES:
             raise InputError(f'--out "{out}": weights are written as one of {", ".join(WEIGHT_FILES)}')
-        check_writable(out)
+        try_outputs(target, {"--out": out}, inputs=(recipe,))
     loaded = load_recipe(recipe)
     if seed is None:
         seed = loaded.provenance.seed or 0  # so that a recipe gives the very weights its evidence is about
     with open_target(target) as opened:
+        try_outputs(target, {"--out": out}, inputs=(recipe, *opened.sources))
         result = loaded.apply(opened.model, opened.sample_batch, seed=seed, loss=opened.arguments.get("loss"))
+    try:
+        if as_json:
+            tell_json(apply_to_json(result))
+        else:
+            tell(render_applied(result, color=False if no_color else None, brief=quiet))
+    finally:  # also where nobody reads what is told
         if out is not None:
             save_weights(opened.model, out)
-    if as_json:
-        tell_json(apply_to_json(result))
-    else:
-        tell(render_applied(result, color=False if no_color else None, brief=quiet))
-    if out is not None:
-        remark(f"weights written to {out}", quiet=quiet)
-    elif not as_json:
+            remark(f"weights written to {out}", quiet=quiet)
+    if out is None and not as_json:
         remark("nothing was written; name a file with --out weights.safetensors", quiet=quiet)
 
 
@@ -53,21 +56,26 @@ def save_weights(model: nn.Module, file: Path) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import save_model
 
-            # The library's file is its owner's alone; it gets the mode of any other file of the user's.
-            file.touch()
-            mode = file.stat().st_mode
-            save_model(model, str(file))
-            file.chmod(mode)
-        else:
-            import torch
+    def write(place: Path) -> None:
+        try:
+            if file.suffix == ".safetensors":
+                from safetensors.torch import save_model
 
-            torch.save(model.state_dict(), file)
-    except (OSError, RuntimeError) as error:
-        raise InputError(f'"{file}" cannot be written: {error}') from error
+                save_model(model, str(place))
+            else:
+                import torch
+
+                torch.save(model.state_dict(), place)
+        except RuntimeError as error:  # both libraries' own words for a disk that is full
+            raise OSError(str(error)) from error
+        except Exception as error:
+            # safetensors has an error class of its own, which only its compiled part exports.
+            if type(error).__name__ != "SafetensorError":
+                raise
+            raise OSError(str(error)) from error
+
+    write_with(file, write)
 
 
 DIFF_FORMAT = "initadvisor.diff"

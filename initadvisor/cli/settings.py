@@ -12,6 +12,18 @@ from initadvisor.errors import InputError, nearest
 SECTION = "tool.initadvisor"
 
 
+def working_folder() -> Path:
+    """The folder the program was started in.
+
+    Raises:
+        InputError: it is gone.
+    """
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise InputError("the folder you are in is gone; change to one that exists (cd)") from error
+
+
 def find_pyproject(start: Path) -> Path | None:
     """The nearest pyproject.toml in ``start`` or a folder above it."""
     return next((f for d in (start, *start.parents) if (f := d / "pyproject.toml").is_file()), None)

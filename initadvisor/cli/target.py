@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -22,28 +23,15 @@ if TYPE_CHECKING:
 DEFAULT_NAME = "target"
 """What is looked up where the target names none."""
 
-ARGUMENTS = (
-    "model",
-    "sample_batch",
-    "loss",
-    "optimizer",
-    "lr",
-    "scheduler",
-    "clip_norm",
-    "steps",
-    "budget",
-    "candidates",
-    "protect",
-    "seed",
-    "device",
-    "storage",
-    "study_name",
-    "executor",
-    "progress",
-)
-"""Arguments of ``advise`` that a mapping may hold (a test holds this list to the function's signature)."""
-
 REQUIRED = ("model", "sample_batch")
+
+
+@functools.cache
+def arguments_of_advise() -> tuple[str, ...]:
+    """What a mapping may hold: the arguments of ``advise``."""
+    from initadvisor.advisor import advise
+
+    return tuple(inspect.signature(advise).parameters)
 
 
 @dataclass(frozen=True)
@@ -53,10 +41,12 @@ class Target:
     Attributes:
         text: the target as given.
         arguments: keyword arguments of ``advise``; ``model`` and ``sample_batch`` are always there.
+        sources: files of the modules that it loaded, its own among them.
     """
 
     text: str
     arguments: Mapping[str, Any]
+    sources: tuple[Path, ...] = ()
 
     @property
     def model(self) -> nn.Module:
@@ -95,11 +85,22 @@ def open_target(text: str) -> Iterator[Target]:
         with contextlib.redirect_stdout(sys.stderr):
             module = _quoting(text, folder, lambda: _load(module_name, file))
             value = _quoting(text, folder, lambda: _value(module, name, text))
-        yield Target(text, _arguments(value, text))
+        loaded = [m for m in sys.modules.values() if _lies_in(m, folder)]
+        sources = tuple(Path(str(m.__file__)) for m in loaded)
+        yield Target(text, _arguments(value, text), sources)
     finally:
         sys.path[:] = path_before
         for key in [k for k in sys.modules if k not in modules_before and _lies_in(sys.modules[k], folder)]:
             del sys.modules[key]
+
+
+def file_of_target(text: str) -> Path | None:
+    """The file a target names; None where it names a module, which only loading finds.
+
+    Raises:
+        TargetError: it names neither, or no such file.
+    """
+    return _file_of(_split(text)[0])
 
 
 def place_in_users_code(error: BaseException, words: Sequence[str]) -> str | None:
@@ -247,8 +248,9 @@ def _arguments(value: Any, text: str) -> dict[str, Any]:
             f'"{text}" gives a {type(value).__name__}; expected (model, data) or a mapping with the arguments of advise'
         )
     for key in arguments:
-        if key not in ARGUMENTS:
-            raise TargetError(f'"{text}" gives "{key}", which advise does not take; {nearest(str(key), ARGUMENTS)}')
+        if key not in arguments_of_advise():
+            known = nearest(str(key), arguments_of_advise())
+            raise TargetError(f'"{text}" gives "{key}", which advise does not take; {known}')
     missing = [key for key in REQUIRED if key not in arguments]
     if missing:
         raise TargetError(f'"{text}" gives no {" and no ".join(missing)}')

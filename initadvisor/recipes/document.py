@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from initadvisor.recipes.model import FORMAT, CalibrationModel, FillModel, Provenance, RuleModel, _Strict
+from initadvisor.recipes.model import FORMAT, KEEP, CalibrationModel, FillModel, Provenance, RuleModel, _Strict
 from initadvisor.recipes.symbols import NEED_ANALYSIS
 
 
@@ -24,6 +24,12 @@ class Document(_Strict):
     def needs_analysis(self) -> bool:
         """Whether it speaks of roles, depth, activations or branches, which only a forward pass can tell."""
         return any(rule_needs_analysis(rule) for rule in self.rules)
+
+    @property
+    def fills_nothing(self) -> bool:
+        """Whether it keeps every weight as it is."""
+        fills = [f for rule in self.rules for f in (rule, *rule.slices.values())]
+        return not self.calibrations and all(f.init in (None, KEEP) for f in fills)
 
 
 def rule_needs_analysis(rule: RuleModel) -> bool:

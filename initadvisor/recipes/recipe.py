@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from initadvisor.errors import RecipeError
+from initadvisor.files import write_text
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.recipes.code import code
 from initadvisor.recipes.document import Document, rule_needs_analysis
@@ -96,15 +97,12 @@ class Recipe(Document):
         return write(self)
 
     def save(self, path: str | Path) -> None:
-        """Write :meth:`to_yaml` to a file.
+        """Write :meth:`to_yaml` to a file, whole or not at all.
 
         Raises:
-            RecipeError: the file cannot be written.
+            InputError: the file cannot be written; an earlier one is as it was.
         """
-        try:
-            Path(path).write_text(self.to_yaml(), encoding="utf-8")
-        except OSError as error:
-            raise RecipeError(f"{path}: cannot be written: {error.strerror or error}") from error
+        write_text(path, self.to_yaml())
 
     def to_code(
         self,

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import initadvisor.report.sentences as sentences
-from initadvisor.errors import InputError, RegistryError
+from initadvisor.errors import RegistryError
+from initadvisor.files import write_text
 from initadvisor.references import Reference, bibtex, cite
 from initadvisor.report.console import NO_INTERVAL, interval
 from initadvisor.report.contrast import contrast, flow_of, other_scheme, was_tried
@@ -54,18 +55,13 @@ def write_html(evidence: Evidence, path: str | Path, *, recipe: str = "") -> Pat
 
     Args:
         evidence: what was measured and decided.
-        path: of the file; overwritten.
+        path: of the file; an earlier one is replaced when the new one is whole.
         recipe: the recommended recipe as YAML, shown where given.
 
     Raises:
         InputError: the file cannot be written.
     """
-    file = Path(path)
-    try:
-        file.write_text(render_page(evidence, recipe=recipe), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f'"{file}" cannot be written: {error.strerror or error}') from error
-    return file
+    return write_text(path, render_page(evidence, recipe=recipe))
 
 
 def render_page(evidence: Evidence, *, recipe: str = "") -> str:

@@ -1,0 +1,1 @@
+"""Targets to begin with, as `initadvisor new` writes them: each runs as it is."""
