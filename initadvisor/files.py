@@ -72,10 +72,12 @@ def cannot_write(path: Path, error: Exception) -> InputError:
     """The error of a file that cannot be written, with what would help."""
     why = getattr(error, "strerror", None) or str(error)
     number = getattr(error, "errno", None)
+    if number == errno.ENOENT and path.absolute().parent.is_dir():  # a folder that takes no files, as /proc
+        number = None
     help_ = {
         errno.ENOSPC: "free some space, or name a file on another disk",
         errno.EDQUOT: "free some of your quota, or name a file on another disk",
-        errno.ENOENT: f"make its folder first (mkdir -p {path.parent}), or name another file",
+        errno.ENOENT: f"make its folder first: mkdir -p {path.absolute().parent}",
         errno.ENAMETOOLONG: "name it shorter",
     }
     return InputError(
@@ -97,8 +99,6 @@ def try_outputs(outputs: Mapping[str, Path | None], *, inputs: Iterable[Path] = 
     given = [(option, file) for option, file in outputs.items() if file is not None]
     read = list(inputs)
     for index, (option, file) in enumerate(given):
-        if file.is_dir():
-            raise InputError(f'{option} "{file}" is a folder; name a file in it')
         for source in read:
             if same_file(file, source):
                 raise InputError(f'{option} "{file}" is read by this very command ({source}); name another file')
@@ -107,6 +107,8 @@ def try_outputs(outputs: Mapping[str, Path | None], *, inputs: Iterable[Path] = 
                 raise InputError(f'{option} "{file}" is where {other} goes; give each a file of its own')
         try:
             place = _place_of(file)
+            if place.is_dir():
+                raise InputError(f'{option} "{file}" is a folder; name a file in it')
             if place.exists() and (place.suffix.lower() in _SOURCES or file.suffix.lower() in _SOURCES):
                 raise InputError(f'{option} "{file}" holds code and is not replaced; name another file')
             _try(place)

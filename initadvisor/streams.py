@@ -14,7 +14,6 @@ import torch
 
 from initadvisor.errors import InputError
 
-
 MOST_SEED = 2**63 - 1
 """The largest seed of torch's generators that every platform takes."""
 

@@ -55,15 +55,12 @@ def run_advise(target: str, overrides: Mapping[str, Any], outputs: Outputs) -> E
     kept = _recommends_nothing(advice)
     files: list[tuple[str, Path, Callable[[Path], object]]] = []
     if outputs.recipe is not None and kept and has_content(outputs.recipe):
-        remark(f"{outputs.recipe} was left as it is: {kept}, so there is nothing to put in its place", quiet=False)
+        remark(f"{outputs.recipe} was left as it is: {kept}")
     elif outputs.recipe is not None:
         files.append(("recipe", outputs.recipe, advice.save))
     if outputs.html is not None:
         files.append(("report", outputs.html, advice.to_html))
     _tell_then_write(advice.evidence, advice.recipe.to_yaml(), outputs, files)
-    if advice.decision.interrupted:
-        remark("stopped by Ctrl-C: this is what the trainings done by then allow", quiet=outputs.quiet)
-        return ExitCode.INTERRUPTED
     if kept:
         complain(f"{kept}; give it more: --budget standard, or a time such as --budget 5m")
         return ExitCode.NOTHING_TRIED
@@ -75,7 +72,7 @@ def _recommends_nothing(advice: Advice) -> str:
     if not advice.recipe.fills_nothing:
         return ""
     if advice.decision.interrupted:
-        return "this run was stopped before it could recommend anything"
+        return "this run ended before it could recommend anything"
     tried = any(entry.steps > 0 for entry in advice.ranking)
     return "" if tried else "the budget ended before a single training"
 

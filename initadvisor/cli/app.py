@@ -60,8 +60,8 @@ Write your training down once, as a file that gives the model and its data:
   {PROGRAM} new train_target.py      a commented one that runs as it is
 
 Then ask:
-  {PROGRAM} check train_target.py    what is wrong with the weights, in seconds
-  {PROGRAM} advise train_target.py   what to use instead, tried in short trainings
+  {PROGRAM} check train_target.py    what is wrong with the weights now
+  {PROGRAM} advise train_target.py   what to use instead, by short trainings
 
 In Python it is one call: initadvisor.advise(model, batch)
 
@@ -408,11 +408,17 @@ def run_words(argv: Sequence[str] | None, signals: Signals) -> int:
 
 def _told(error: Exception, words: Sequence[str]) -> int:
     """One line for an error, and its exit code."""
+    from initadvisor.cli.target import place_in_users_code
+
     if isinstance(error, InitAdvisorError):
         complain(message_of(error))
         return ExitCode.BAD_INPUT
     if isinstance(error, _UsageError):
         return _misused(error)
+    if isinstance(error, OSError) and place_in_users_code(error, words) is None:
+        silence(sys.stdout)
+        complain(f"the system refused a file or a resource: {error}; free some space, or look who holds it")
+        return ExitCode.BAD_INPUT
     if isinstance(error, MemoryError):
         complain("the memory is full; try --budget fast, smaller batches or another machine")
         return ExitCode.BAD_INPUT

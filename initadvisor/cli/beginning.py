@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def run_new(file: Path, *, kind: str, quiet: bool) -> None:
         raise InputError(
             f'"{file}" would hide the module {file.stem}; name it otherwise: {PROGRAM_NEW} train_target.py'
         )
-    if file.exists() or file.is_symlink():
+    if os.path.lexists(file):
         other = file.with_name(f"{file.stem}_2.py")
         raise InputError(f'"{file}" exists and is not overwritten; name another: {PROGRAM_NEW} {other}')
     files_tried({"FILE": file})
@@ -49,7 +50,6 @@ def run_new(file: Path, *, kind: str, quiet: bool) -> None:
         tell(
             f"{file} is written: a small {_TOLD.get(kind, kind)} with data of its own, that runs as it is.\n"
             f"Put your model and data in where its comments say so, then\n"
-            f"  initadvisor check {file}    what is wrong with the weights, in seconds\n"
+            f"  initadvisor check {file}    what is wrong with the weights now\n"
             f"  initadvisor advise {file}   what to use instead"
         )
-

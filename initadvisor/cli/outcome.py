@@ -34,13 +34,18 @@ EXIT_CODES = (
 )
 
 
+LONGEST_LINE = 2000
+"""Characters of an error's one line; what somebody typed or wrote into a file may be quoted in it."""
+
+
 class ReaderGone(Exception):  # noqa: N818 - no error: whoever reads may have seen enough
     """Whoever read standard output (``| head``) has closed it."""
 
 
 def complain(message: str) -> None:
     """One line on standard error."""
-    _beside(f"{PROGRAM}: error: {' '.join(plain(message).split())}")
+    line = " ".join(plain(message).split())
+    _beside(f"{PROGRAM}: error: {line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + '…'}")
 
 
 def remark(message: str, *, quiet: bool = False) -> None:

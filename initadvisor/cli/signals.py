@@ -88,14 +88,14 @@ class Signals:
             if self.received is not None:
                 return self._ended()
             raise
-        return code if self.received is None else SIGNAL_BASE + self.received
+        return code if self.received is None else self._ended("; what was done by then has been told")
 
-    def _ended(self) -> int:
+    def _ended(self, how: str = " before there was anything to tell") -> int:
         number = self.received if self.received is not None else int(signal.SIGINT)
         told = _TOLD.get(signal.Signals(number).name, "stopped")
         if sys.stderr is not None:
             try:
-                print(f"initadvisor: error: {told} before there was anything to tell", file=sys.stderr, flush=True)
+                print(f"initadvisor: {told}{how}", file=sys.stderr, flush=True)
             except OSError:  # the terminal is gone
                 silence(sys.stderr)
         return SIGNAL_BASE + number

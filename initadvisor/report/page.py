@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING
 
+from initadvisor.plaintext import plain
 from initadvisor.report.termplot import to_ascii
 
 if TYPE_CHECKING:
@@ -24,13 +25,15 @@ def wants_color() -> bool:
 
     ``NO_COLOR`` counts where it is set to anything but the empty string (no-color.org).
     """
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and sys.stdout.isatty()
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or sys.stdout is None:
+        return False
+    return sys.stdout.isatty()
 
 
 def speaks_unicode() -> bool:
     """Whether standard output can show block characters."""
     try:
-        "█▁─→×".encode(sys.stdout.encoding or "ascii")
+        "█▁─→×".encode(getattr(sys.stdout, "encoding", None) or "ascii")
     except (UnicodeEncodeError, LookupError):
         return False
     return True
@@ -72,8 +75,11 @@ class Page:
         self._empty = True
 
     def put(self, what: RenderableType) -> None:
-        """A rich renderable as it is."""
-        self._console.print(what)
+        """A rich renderable as it is, but for characters in it that would steer the terminal."""
+        from rich.segment import Segment, Segments
+
+        shown = (Segment(plain(s.text), s.style) for s in self._console.render(what) if not s.control)
+        self._console.print(Segments(shown), end="")
         self._empty = False
 
     def heading(self, words: str, *, alarm: bool = False) -> None:
@@ -114,7 +120,7 @@ class Page:
         from rich.text import Text
 
         for line in drawn:
-            self._console.print(Text(line.rstrip()), no_wrap=True, crop=True)
+            self._console.print(Text(plain(line.rstrip())), no_wrap=True, crop=True)
         self._empty = False
 
     def done(self) -> str:

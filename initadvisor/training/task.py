@@ -15,7 +15,7 @@ from initadvisor.errors import InputError
 from initadvisor.guard import preserve_process, preserving
 from initadvisor.reach import WRITTEN, Node, reach, roots_of
 from initadvisor.snapshot import Snapshot
-from initadvisor.streams import derive
+from initadvisor.streams import check_seed, derive
 from initadvisor.training.batches import Data, Split, read_data, unsplit
 from initadvisor.training.copies import chosen_loss, copied, materialised, move_batch, moved_to, sample_as_called
 from initadvisor.training.data import Batch, first_batch
@@ -234,6 +234,7 @@ def make_task(
         ('cross-entropy over the last axis (integer targets), inferred', (0.1,), 7)
     """
     _check_numbers(clip_norm, steps)
+    check_seed(seed)
     factory = None if isinstance(optimizer, Optimizer) else optimizer
     everything = {type(model).__name__: model, **roots_of(loss, factory, scheduler)}
     with preserve_process():
@@ -300,9 +301,14 @@ def _check_numbers(clip_norm: float | None, steps: int | None) -> None:
 def _device_of(model: nn.Module, device: str | torch.device | None) -> torch.device:
     if device is not None:
         try:
-            return torch.device(device)
-        except RuntimeError as error:
-            raise InputError(f"device={device!r}: {first_line(error)}") from error
+            asked = torch.device(device)
+            usable = (torch.ones(1, device=asked) + 1).device.type != "meta"
+        except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+            # Torch built without CUDA says so by an assertion.
+            raise InputError(f"device={str(device)!r} cannot be used here: {first_line(error)}; try cpu") from error
+        if not usable:
+            raise InputError("nothing can be trained on the meta device; analyze() and propose() take such a model")
+        return asked
     place = next((p.device for p in model.parameters()), torch.device("cpu"))
     if place.type == "meta":
         raise InputError("the model is on the meta device and has no weights to train; analyze() and propose() take it")
