@@ -56,10 +56,11 @@ def _print_version(wanted: bool) -> None:
 WELCOME = f"""\
 {PROGRAM}: how should I initialise this network?
 
-Write your training down once, as a file that gives the model and its data:
-  {PROGRAM} new train_target.py      a commented one that runs as it is
+Of a training script as it is:
+  {PROGRAM} watch -- python train.py   what it trains, and how it begins
 
-Then ask:
+Or write your training down once, as a file that gives the model and its data:
+  {PROGRAM} new train_target.py      a commented one that runs as it is
   {PROGRAM} check train_target.py    what is wrong with the weights now
   {PROGRAM} advise train_target.py   what to use instead, by short trainings
 

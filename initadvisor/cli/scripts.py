@@ -10,6 +10,8 @@ import typer
 
 import initadvisor.cli.options as options
 from initadvisor.cli.outcome import ExitCode, remark, tell_json
+from initadvisor.cli.places import files_tried
+from initadvisor.files import write_text
 
 Command = Annotated[
     list[str] | None,
@@ -60,13 +62,14 @@ def watch(
     from initadvisor.integrations.scripts.telling import headline, tell_training, training_json
 
     words = command or []
+    files_tried({"--out": out}, inputs=[Path(word) for word in words])
     colour = sys.stderr.isatty() and not no_color
 
     def tell(seen: Any) -> None:
         if out is not None:
             import json
 
-            out.write_text(json.dumps(training_json(seen), indent=2, allow_nan=False), encoding="utf-8")
+            write_text(out, json.dumps(training_json(seen), indent=2, allow_nan=False))
         if as_json:
             tell_json(training_json(seen))
         else:

@@ -1,1 +1,1 @@
-"""Targets to begin with, as `initadvisor new` writes them: each runs as it is."""
+"""What does a target look like? As `initadvisor new` writes them: each runs as it is."""
