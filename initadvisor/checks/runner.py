@@ -66,7 +66,7 @@ def check(model: nn.Module, sample_batch: Any, *, loss: Callable[..., Any] | Non
     if any(p.is_meta for p in model.parameters()):
         raise InputError(f"{type(model).__name__} has weights on the meta device, which hold no values; fill it first")
     batch, chosen = _read(model, sample_batch, loss)
-    check_finite(batch)
+    check_finite(batch, infinite=False)  # an infinite value is a finding, told with what follows from it
     spec, figures = measure(model, batch, chosen)
     return audit(gather(model, spec, figures))
 

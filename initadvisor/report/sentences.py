@@ -206,8 +206,12 @@ def _course(values: Sequence[float], ends: tuple[str, str], *, zeros_meant: bool
     low, high = min(values), max(values)
     if high == 0:
         return "is zero throughout"
+    if low == 0 and last > 0:  # something passes by what is zero, on purpose (the last scale of a branch) or not
+        count = sum(v == 0 for v in values)
+        rest = _course([v for v in values if v != 0], ends)
+        return f"is zero in {count} of {plural(len(values), 'layer')}, which it passes by, and elsewhere {rest}"
     if low == 0:
-        return "dies (exactly zero in some layer)"
+        return "dies (exactly zero in some layer, and in all behind it)"
     if number(low) == number(high):
         return f"stays at {number(low)}"
     if high / low < STEADY:

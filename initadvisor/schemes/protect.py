@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -23,6 +24,12 @@ _EXCESS = 4.0
 """How many times its independent-draw value the spread of the rows' sizes must have: training leaves 5 to 100 times."""
 
 _MAJORITY = 0.5
+
+_FEWEST_DRAWS = 2
+"""Norm layers from which one distribution for all is told from chance."""
+
+_SCATTER = 4.5
+"""Standard errors of a mean that are allowed for; of a standard deviation, whose error is smaller by √2, six."""
 
 
 def protect_spec(
@@ -106,18 +113,38 @@ def _row_spread(param: torch.Tensor) -> float | None:
     return seen / expected if expected > 0 else None
 
 
+def _one_draw(scales: list[torch.Tensor]) -> bool:
+    """Several tensors look drawn from one distribution, as DCGAN draws norm scales from N(1, .02).
+
+    Training gives every layer a mean and a spread of its own.
+    """
+    if len(scales) < _FEWEST_DRAWS:
+        return False
+    pooled = torch.cat(scales)
+    mean, std = float(pooled.mean()), float(pooled.std())
+    if std == 0:
+        return False
+    for t in scales:
+        error = _SCATTER / math.sqrt(len(t))
+        if len(t) < 2 or abs(float(t.mean()) - mean) > error * std:
+            return False
+        if not math.exp(-error) < float(t.std()) / std < math.exp(error):
+            return False
+    return True
+
+
 def looks_trained(model: nn.Module, spec: ModelSpec) -> str | None:
     """A warning where the weights do not look freshly drawn; None where they do.
 
     Whatever the initializer, a fresh weight's elements are independent (or orthogonal, which is evener still), so its
-    rows are about equally large; and norm scales are constant. Training breaks both.
+    rows are about equally large; and norm scales are constant, or drawn alike in all layers. Training breaks both.
 
     Args:
         model: with real weights.
         spec: its reading.
     """
     params = dict(model.named_parameters(remove_duplicate=False))
-    spreads, norms = [], []
+    spreads, norms, scales = [], [], []
     for entry in spec.fillable:
         tensor = params.get(entry.path)
         if tensor is None or tensor.is_meta:
@@ -134,8 +161,9 @@ def looks_trained(model: nn.Module, spec: ModelSpec) -> str | None:
                 continue
             low, high = torch.aminmax(tensor.detach())
             norms.append(bool(low != high))
+            scales.append(tensor.detach().flatten().double())
     uneven = len(spreads) > 0 and sum(spreads) / len(spreads) > _MAJORITY
-    scaled = len(norms) > 0 and sum(norms) / len(norms) > _MAJORITY
+    scaled = len(norms) > 0 and sum(norms) / len(norms) > _MAJORITY and not _one_draw(scales)
     if not (uneven or scaled):
         return None
     seen = (

@@ -281,8 +281,12 @@ def _check_readable(batch: Batch) -> None:
         )
 
 
-def check_finite(batch: Batch) -> None:
+def check_finite(batch: Batch, *, infinite: bool = True) -> None:
     """Raise where floating-point data hold NaN or infinity, naming which part and how many.
+
+    Args:
+        batch: what was given.
+        infinite: infinities are refused, too, those of masks left out.
 
     Raises:
         InputError: with the count of bad values.
@@ -291,10 +295,27 @@ def check_finite(batch: Batch) -> None:
         for index, tensor in enumerate(tensors_in(part)):
             if tensor.is_meta or not (tensor.is_floating_point() or tensor.is_complex()):
                 continue
-            # Masks hold -inf on purpose; NaN never is.
-            bad = int(torch.isnan(tensor).sum())
+            nans = int(torch.isnan(tensor).sum())
+            bad = nans or (infinities(tensor) if infinite else 0)
             if bad:
+                kind = "NaN" if nans else "infinite"
                 raise InputError(
-                    f"the batch's {what} (tensor {index}, shape {tuple(tensor.shape)}) hold {bad} NaN values; "
-                    "clean or mask the data first"
+                    f"the batch's {what} (tensor {index}, shape {tuple(tensor.shape)}) hold {bad} {kind} "
+                    f"value{'s' if bad > 1 else ''}; clean or mask the data first"
                 )
+
+
+def infinities(value: torch.Tensor) -> int:
+    """How many values are infinite; 0 of a mask, which holds minus infinity beside a single other number.
+
+    Example:
+        >>> infinities(torch.tensor([0.0, -torch.inf])), infinities(torch.tensor([0.0, 1.0, torch.inf]))
+        (0, 1)
+    """
+    bad = torch.isinf(value)
+    count = int(bad.sum())
+    if not count or value.is_complex():
+        return count
+    rest = value[~bad]
+    is_mask = bool((value[bad] < 0).all()) and (not rest.numel() or bool((rest == rest.flatten()[0]).all()))
+    return 0 if is_mask else count

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from initadvisor.training.data import Batch, tensors_in
+from initadvisor.training.data import Batch, infinities, tensors_in
 
 LARGE_SCALE = 10.0
 """Standard deviation, or mean, of inputs from which they are far from the unit scale that initialisers assume."""
@@ -100,22 +100,6 @@ def scale_of(tensor: torch.Tensor, what: str, *, counted: bool = True) -> Scale:
         each = each[each > 0]
         spread = (float(each.min()), float(each.max())) if each.numel() > 1 else None
     return Scale(what, infinite, float(value.mean()), float(value.std()), spread)
-
-
-def infinities(value: torch.Tensor) -> int:
-    """How many values are infinite; 0 of a mask, which holds minus infinity beside a single other number.
-
-    Example:
-        >>> infinities(torch.tensor([0.0, -torch.inf])), infinities(torch.tensor([0.0, 1.0, torch.inf]))
-        (0, 1)
-    """
-    bad = torch.isinf(value)
-    count = int(bad.sum())
-    if not count:
-        return 0
-    rest = value[~bad]
-    is_mask = bool((value[bad] < 0).all()) and (not rest.numel() or bool((rest == rest.flatten()[0]).all()))
-    return 0 if is_mask else count
 
 
 def is_distribution(rows: torch.Tensor) -> bool:

@@ -101,7 +101,7 @@ def _squashed_twice(f: Figures) -> Iterator[str]:
     if not over_classes and not each:
         return
     outputs = list(_outputs(f.task))
-    if len(outputs) < len(FACTORS) or any(float(p.min()) < 0 or float(p.max()) > 1 for p in outputs):
+    if len(outputs) < len(FACTORS) or any(not 0 <= float(p.min()) <= float(p.max()) <= 1 for p in outputs):
         return
     classes = -1 if loss.kind is LossKind.CROSS_ENTROPY_LAST else 1
     if over_classes and not any((p.sum(classes) - 1).abs().max() > ROUNDING for p in outputs if p.ndim > 1):

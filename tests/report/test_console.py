@@ -102,8 +102,11 @@ def flow(forward: tuple[float, ...]) -> SignalFlow:
 
 
 def test_zeros_on_purpose_are_not_a_dying_signal() -> None:
-    before, after = flow((1.0, 1.0, 1.0)), flow((1.0, 0.0, 1.0))
-    dying = " ".join(figures_in_words(before, after, "x"))
+    before, after, cut = flow((1.0, 1.0, 1.0)), flow((1.0, 0.0, 1.0)), flow((0.0, 0.0, 1.0))
+    dying = " ".join(figures_in_words(before, cut, "x"))
+    passing = " ".join(figures_in_words(after, None, "x"))
+    assert "dies" not in passing  # a branch whose last norm scale starts at zero
+    assert "is zero in 1 of 3 layers, which it passes by" in passing
     meant = " ".join(figures_in_words(before, after, "x", zeros_meant=True))
     assert "dies" in dying
     assert "dies" not in meant

@@ -232,3 +232,18 @@ def test_a_combination_that_would_block_its_own_gradient_is_not_proposed():
     names = {s.name for s in propose_from_spec(spec, model)}
     assert "rules_orthogonal" in names
     assert "rules_zero_head" not in names
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_norm_scales_drawn_alike_in_all_layers_are_fresh(seed: int) -> None:
+    """DCGAN draws them from N(1, .02); training gives every layer a mean and a spread of its own."""
+    torch.manual_seed(seed)
+    net = nn.Sequential(*(m for _ in range(4) for m in (nn.Linear(16, 16), nn.BatchNorm1d(16), nn.ReLU())))
+    norms = [m for m in net if isinstance(m, nn.BatchNorm1d)]
+    for m in norms:
+        nn.init.normal_(m.weight, 1.0, 0.02)
+    spec = analyze(net, torch.randn(8, 16))
+    assert looks_trained(net, spec) is None
+    for i, m in enumerate(norms):
+        m.weight.data.mul_(1 + 0.1 * i).sub_(0.05 * i)
+    assert "norm scales" in str(looks_trained(net, spec))

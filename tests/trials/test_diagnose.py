@@ -36,6 +36,9 @@ def test_a_softmax_before_a_cross_entropy(loss: Any) -> None:
     raw = blobs(batches=30)
     assert says(diagnosis(nn.Sequential(tanh_mlp(), nn.Softmax(1)), raw, loss=loss), "ends in a softmax")
     assert not says(diagnosis(nn.Sequential(tanh_mlp(), nn.LogSoftmax(1)), raw, loss=loss), "softmax")
+    broken = tanh_mlp()
+    broken[-1].weight.data[0, 0] = torch.nan
+    assert not says(diagnosis(broken, raw, loss=loss), "softmax")
     assert not says(diagnosis(nn.Sequential(tanh_mlp(), nn.Sigmoid()), raw, loss=loss), "softmax")
 
 
