@@ -186,7 +186,9 @@ def _figures(done: _Pass, batch: Batch, seen: Seen, gradients: dict[str, float |
 def _alike(model: nn.Module, spec: ModelSpec) -> Iterator[tuple[str, bool]]:
     """Weights all of whose units (tables all of whose features) are equal -> whether their gradients are, too."""
     for path, parameter in model.named_parameters():
-        if path not in spec or parameter.ndim < 2 or parameter.grad is None or parameter.grad.is_sparse:
+        if path not in spec or parameter.ndim < 2 or parameter.numel() == 0:
+            continue
+        if parameter.grad is None or parameter.grad.is_sparse:
             continue
         param = spec[path]
         value, grad = (

@@ -18,7 +18,7 @@ from initadvisor.checks.terms import COMPARING, Clash, Term, clash_of, term_of
 from initadvisor.errors import swallowed
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.training.data import Batch, tensors_in
-from initadvisor.training.engine.metrics import BOUNDED, DEAD_BELOW, FLAT_ABOVE, RECTIFIERS
+from initadvisor.training.engine.units import BOUNDED, RECTIFIERS, ChannelAxis, look_at
 
 QUERIES_READ = 64
 """Queries per attention whose weights are looked at; the means over them are known to a few percent."""
@@ -64,7 +64,7 @@ class Watch(TorchFunctionMode):
         self._varied: set[tuple[tuple[str, ...], ...]] = set()
         self._is_used = False  # some weight has been used
         self._is_followed = True  # and an activation came after it
-        self._channels_first = False
+        self._axis = ChannelAxis()
         self.lineage = Lineage()
         self._is_inside = True  # the model, or a loss that calls parts of it, is running
         self.terms: list[Term] = []
@@ -170,6 +170,7 @@ class Watch(TorchFunctionMode):
             data = next((t for t, entry in zip(operands, held, strict=True) if entry is None), None)
             step.use = self._use(name, names, made, data)
         else:
+            self._axis.op(name)
             self._follow_facts(name, args, out)
         step.other = self._other(name, args, made, parts)
         if step.use is not None or step.other is not None:
@@ -225,7 +226,7 @@ class Watch(TorchFunctionMode):
             out.register_hook(use.add_grad)  # type: ignore[no-untyped-call]
         self._is_used, self._is_followed = True, False
         if name not in _ADDS:  # an offset (a position, a bias of several axes) changes no layout
-            self._channels_first = name.startswith("conv")
+            self._axis.layer(name)
         return use
 
     def _other(
@@ -249,17 +250,8 @@ class Watch(TorchFunctionMode):
             return None
         self._is_followed = True
         value = out.detach()
-        unit = 1 if self._channels_first else value.ndim - 1
-        others = [d for d in range(value.ndim) if d != unit]
-        act = Activation(name, value.shape[unit], value.numel() // value.shape[unit], None, None)
-        if name in RECTIFIERS:
-            largest = torch.linalg.vector_norm(value, ord=math.inf, dim=others)
-            act.dead = (largest <= DEAD_BELOW).sum()
-        low, high = BOUNDED.get(name, (-math.inf, math.inf))
-        if math.isfinite(low):
-            margin = (1 - FLAT_ABOVE) * (high - low) / 2
-            act.flat = ((value > high - margin) | (value < low + margin)).float().mean()
-        return act
+        units = look_at(name, value, self._axis.of(value))
+        return Activation(name, units.count, value.numel() // max(1, units.count), units.dead, units.flat)
 
     def _attend(self, *args: torch.Tensor, scale: float | None, **named: torch.Tensor) -> None:
         query, key = (*args, *named.values())[:2]

@@ -15,33 +15,12 @@ from torch.overrides import TorchFunctionMode
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.streams import derive_step, seed_all
 from initadvisor.training.engine.result import SignalFlow
+from initadvisor.training.engine.units import BOUNDED, RECTIFIERS, ChannelAxis, look_at
 from initadvisor.training.task import TrainingTask
 from initadvisor.types import WEIGHT_ROLES, Role
 
 FLOW_ROLES = WEIGHT_ROLES | {Role.EMBEDDING, Role.UNKNOWN}
 """Weights whose outputs are measured; norms and added tables only rescale what is measured elsewhere."""
-
-DEAD_BELOW = 1e-7
-"""Largest output on a whole batch of a unit that counts as dead; exact zeros for ReLU, underflow for the smooth "
-"ones."""
-
-FLAT_ABOVE = 0.99
-"""Part of its range beyond which a bounded activation counts as saturated: tanh's slope is 2% of its largest there."""
-
-RECTIFIERS = frozenset(
-    {"relu", "relu6", "leaky_relu", "rrelu", "prelu", "threshold", "gelu", "silu", "elu", "selu", "celu", "mish"}
-    | {"hardswish", "softplus"}
-)
-"""Activations with a side on which a unit can die."""
-
-BOUNDED = {
-    "tanh": (-1.0, 1.0),
-    "sigmoid": (0.0, 1.0),
-    "hardtanh": (-1.0, 1.0),
-    "hardsigmoid": (0.0, 1.0),
-    "softsign": (-1.0, 1.0),
-}
-"""Activations with flat ends, and where these are."""
 
 
 @dataclass
@@ -71,6 +50,7 @@ class _Watch(TorchFunctionMode):
         super().__init__()
         self.layers: dict[str, _Layer] = {}
         self._last: _Layer | None = None
+        self._axis = ChannelAxis()
         # id -> (tensor, path of the weight it stands for); tensors are held so that ids stay theirs.
         self._weights: dict[int, tuple[torch.Tensor, str]] = {}
         for tensor in (*model.parameters(), *model.buffers()):
@@ -89,6 +69,7 @@ class _Watch(TorchFunctionMode):
         if paths and all(entry is not None for entry in held):
             self._weights[id(made)] = (made, paths[0])
         elif paths:
+            self._axis.layer(getattr(func, "__name__", ""))
             self._record(paths[-1], made, out)
         else:
             self._follow(getattr(func, "__name__", ""), made)
@@ -107,19 +88,15 @@ class _Watch(TorchFunctionMode):
     def _follow(self, name: str, out: torch.Tensor) -> None:
         """An activation belongs to the layer before it; only the first that follows counts."""
         name = name.removesuffix("_")
+        self._axis.op(name)
         layer = self._last
         if layer is None or layer.dead is not None or not (name in RECTIFIERS or name in BOUNDED):
             return
         value = out.detach().float()
-        # Units lie in axis 1 of images and in the last axis of everything else.
-        unit = 1 if value.ndim >= 4 else value.ndim - 1
-        others = [d for d in range(value.ndim) if d != unit]
-        largest = value.abs().amax(dim=others) if others else value.abs()
-        layer.dead = (largest <= DEAD_BELOW).float().mean()
-        low, high = BOUNDED.get(name, (-math.inf, math.inf))
-        reach = (high - low) / 2 if math.isfinite(low) else 1.0
-        flat = (value > high - (1 - FLAT_ABOVE) * reach) | (value < low + (1 - FLAT_ABOVE) * reach)
-        layer.flat = flat.float().mean()
+        units = look_at(name, value, self._axis.of(value))
+        none = torch.zeros((), device=value.device)
+        layer.dead = none if units.dead is None else units.dead / units.count
+        layer.flat = none if units.flat is None else units.flat
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
