@@ -30,6 +30,7 @@ class CheckContext:
         owners: module path -> the class around it that is not torch's.
         sources: definitions of the classes the model is made of.
         module_classes: module path -> names of its class and ancestors.
+        warms_up: the learning rate rises from a small one; None where the schedule is not known.
         settings: constants the model carries that its source speaks of (``"initializer_range"``).
     """
 
@@ -42,6 +43,7 @@ class CheckContext:
     sources: tuple[ClassSource, ...] = ()
     module_classes: Mapping[str, tuple[type, ...]] = field(default_factory=dict)
     settings: Mapping[str, float] = field(default_factory=dict)
+    warms_up: bool | None = None
 
     @cached_property
     def _known(self) -> dict[str, Statistics]:

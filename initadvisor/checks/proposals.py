@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from torch import nn
+
 from initadvisor.checks.finding import Finding, Severity
 from initadvisor.checks.registry import get
-from initadvisor.checks.runner import check
+from initadvisor.checks.runner import check_training
 from initadvisor.errors import InitAdvisorError, swallowed
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.training.engine.loop import drawn_model
@@ -20,6 +23,12 @@ LARGEST_FILLED = 10_000_000
 LARGEST_MEASURED = 1_000_000
 """The same for candidates that measure on data while they fill, each of which takes tens of passes."""
 
+
+SOON = 100
+"""Steps of the schedule that are looked at; a warm-up raises the rate in the first of them."""
+
+RISES = 0.5
+"""First rate over a later one below which it warms up."""
 
 REMARKED = ("INI507",)
 """Remarks of the audit that a report has to make as well: what the trials do that the user's own training does not."""
@@ -88,10 +97,35 @@ def _is_own(finding: Finding, known: set[tuple[str, str]]) -> bool:
     return (finding.code, finding.path) not in known or get(finding.code).mends
 
 
+def warms_up(task: TrainingTask, model: nn.Module) -> bool | None:
+    """Whether the first learning rate is well below what the schedule reaches soon; None where it cannot be asked.
+
+    Args:
+        task: the training.
+        model: a copy of its model.
+    """
+    if task.scheduler is None:
+        return False
+    try:
+        optimizer = task.optimizer.build(model, task.rates[0])
+        scheduler = task.build_scheduler(optimizer)
+        first = max(float(g["lr"]) for g in optimizer.param_groups)
+        rates = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that no optimizer step precedes
+            for _ in range(SOON):
+                scheduler.step()
+                rates.append(max(float(g["lr"]) for g in optimizer.param_groups))
+    except Exception as error:  # noqa: BLE001 - a schedule may want a figure, or end
+        swallowed("the learning rate's schedule", error)
+        return None
+    return first < RISES * max(rates)
+
+
 def _findings(task: TrainingTask, scheme: Scheme | None, seed: int) -> tuple[Finding, ...]:
     try:
         model = task.member() if scheme is None else drawn_model(task, scheme, seed)
-        return check(model, task.sample, loss=task.loss)
+        return check_training(model, task.sample, task.loss, warms_up=warms_up(task, model))
     except InitAdvisorError:
         return ()  # what cannot be filled or called is told by the trials, in the same words
     except Exception as error:  # noqa: BLE001 - logged; advice goes on without the audit

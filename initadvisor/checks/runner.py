@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -57,6 +58,23 @@ def check(model: nn.Module, sample_batch: Any, *, loss: Callable[..., Any] | Non
         >>> [(f.code, f.severity.value, f.path) for f in found][0]
         ('INI104', 'error', '0.weight')
     """
+    return check_training(model, sample_batch, loss)
+
+
+def check_training(
+    model: nn.Module, sample_batch: Any, loss: Callable[..., Any] | None, *, warms_up: bool | None = None
+) -> tuple[Finding, ...]:
+    """What :func:`check` does, where more is known of the training.
+
+    Args:
+        model: as for :func:`check`.
+        sample_batch: likewise.
+        loss: likewise.
+        warms_up: the learning rate rises from a small one; None where that is not known.
+
+    Raises:
+        InputError, AnalysisError: as :func:`check` does.
+    """
     require_trainable(model)
     lazy = any(is_lazy(t) for t in (*model.parameters(), *model.buffers()))
     if lazy:
@@ -68,7 +86,7 @@ def check(model: nn.Module, sample_batch: Any, *, loss: Callable[..., Any] | Non
     batch, chosen = _read(model, sample_batch, loss)
     check_finite(batch, infinite=False)  # an infinite value is a finding, told with what follows from it
     spec, figures = measure(model, batch, chosen)
-    return audit(gather(model, spec, figures))
+    return audit(replace(gather(model, spec, figures), warms_up=warms_up))
 
 
 def _read(model: nn.Module, sample: Any, loss: Callable[..., Any] | None) -> tuple[Batch, Loss | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from initadvisor.checks.examples import EXAMPLES
 from initadvisor.checks.registry import checks
 from initadvisor.cli.outcome import tell, tell_json
 from initadvisor.errors import InputError, nearest
@@ -15,7 +16,14 @@ def everything() -> Iterator[Entry]:
     """The lexicon, and the audit's checks, each also by its slug."""
     yield from lexicon()
     for check in checks():
-        facts = (("Severity", (check.severity.value,)), ("Remedy", (check.remedy,)))
+        graver = tuple(f"{severity.value} {when}" for severity, when in check.grades.items())
+        wrong, right = EXAMPLES[check.code]
+        facts = (
+            ("Severity", (check.severity.value, *graver)),
+            ("Wrong", tuple(wrong.splitlines())),
+            ("Right", tuple(right.splitlines())),
+            ("Remedy", (check.remedy,)),
+        )
         yield Entry("checks", check.code, check.summary, (check.name,), facts, check.references)
 
 

@@ -701,6 +701,37 @@ def unit_gains(model: nn.Module) -> None:
         nn.init.xavier_uniform_(p) if p.ndim > 1 else nn.init.uniform_(p)
 
 
+class Adaptive(nn.Module):
+    """Starts at zero on purpose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.out = nn.Linear(64, 64), nn.Linear(64, 64)
+        self.scale = nn.Parameter(1e-4 * torch.ones(64))
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.scale * F.relu(self.inner(x)) + self.out(F.relu(x))
+
+
+class Whole(nn.Module):
+    """Goes over all its parts at the end, as post_init does, and may leave those alone that know better."""
+
+    def __init__(self, careful: bool) -> None:
+        super().__init__()
+        self.first, self.special, self.head = nn.Linear(64, 64), Adaptive(), nn.Linear(64, 10)
+        for module in self.modules():
+            if isinstance(module, nn.Linear) and not (careful and module is self.special.out):
+                module.weight.data.normal_(std=0.02)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.special(self.first(x)))
+
+
+def whole(careful: bool) -> Callable[[], Made]:
+    return lambda: on_rows(Whole(careful))
+
+
 BUGS: tuple[Planted, ...] = (
     Planted("INI101", "nan", changed(plain, put("2.weight", one_nan)), plain, "2.weight"),
     Planted("INI102", "memory", changed(plain, put("2.weight", as_memory)), plain, "2.weight"),
@@ -734,6 +765,7 @@ BUGS: tuple[Planted, ...] = (
     Planted("INI213", "uniform over vectors", changed(batch_normed, unit_gains), batch_normed, "1.weight"),
     Planted("INI214", "factor on the gate's input", gates("up", "down"), gates("down"), "1.up.weight"),
     Planted("INI215", "weight norm", weight_normed(True), weight_normed(False), "0.weight_v"),
+    Planted("INI216", "zeros overwritten", whole(False), whole(True), "special.out.weight"),
     Planted("INI301", "stacked orthogonal", changed(recurrent, stack_orthogonally), recurrent, "body.weight_hh_l0"),
     Planted("INI302", "both biases", changed(recurrent, set_forget((1.0, 1.0))), recurrent, "body.bias_ih_l0"),
     Planted("INI303", "no forget bias", changed(recurrent, set_forget((0.0, 0.0))), recurrent, "body.bias_ih_l0"),

@@ -75,7 +75,32 @@ def test_advice_goes_on_where_the_audit_fails(monkeypatch: pytest.MonkeyPatch) -
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("no audit")
 
-    monkeypatch.setattr(proposals, "check", broken)
+    monkeypatch.setattr(proposals, "check_training", broken)
     monkeypatch.delenv("INITADVISOR_STRICT", raising=False)
     task = make_task(mlp(16, 1), (rows(64, 16), torch.randint(10, (64,))), lr=0.01)
     assert audit_training(task).findings == ()
+
+
+def encoder(layers: int, *, first: bool) -> nn.Module:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, 0.0, batch_first=True, norm_first=first)
+    return nn.Sequential(nn.Linear(8, 16), nn.TransformerEncoder(layer, layers, enable_nested_tensor=False))
+
+
+def ramp(optimizer: torch.optim.Optimizer) -> Any:
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 20))
+
+
+def step_down(optimizer: torch.optim.Optimizer) -> Any:
+    return torch.optim.lr_scheduler.StepLR(optimizer, 30)
+
+
+@pytest.mark.parametrize(
+    ("layers", "first", "scheduler", "told"),
+    [(6, False, None, True), (6, False, step_down, True), (6, False, ramp, False), (6, True, None, False),
+     (3, False, None, False)],
+)  # fmt: skip
+def test_deep_post_norm_wants_a_warm_up(layers: int, first: bool, scheduler: Any, told: bool) -> None:
+    batch = (torch.randn(8, 5, 8), torch.randn(8, 5, 16))
+    task = make_task(encoder(layers, first=first), batch, lr=0.001, scheduler=scheduler)
+    assert ("INI410" in {f.code for f in audit_training(task).findings}) == told
+    assert "INI410" not in {f.code for f in initadvisor.check(task.model, batch)}

@@ -61,6 +61,9 @@ FLOAT16_MAX = 65504.0
 FLOAT16_NORMAL = 6.1e-5
 """Largest number of float16, and the smallest it holds with full precision."""
 
+DEEP_POST_NORM = 12
+"""Branches (six blocks) from which gradients near the output of a post-norm model call for a warm-up (Xiong et al.)."""
+
 MANY_BRANCHES = 8
 STREAM_GROWTH = 4.0
 """Growth of the residual stream from first to last sum that is told: 94% of what the head reads is then the sum of the
@@ -293,6 +296,16 @@ def _unscaled_residuals(context: CheckContext) -> Iterator[Hit]:
         )
 
 
+def _cold_post_norm(context: CheckContext) -> Iterator[Hit]:
+    branches = [b for b in context.spec.branches if b.style is NormStyle.POST_NORM]
+    if context.warms_up is False and len(branches) >= DEEP_POST_NORM:
+        yield Hit(
+            tuple(dict.fromkeys(w for b in branches for w in b.last)),
+            f"{len(branches)} residual branches are normalised after their sum, and the learning rate starts at its "
+            "full height",
+        )
+
+
 CHECKS = (
     Check(
         "INI401",
@@ -383,5 +396,14 @@ CHECKS = (
         _unscaled_residuals,
         ("radford2019", "zhang2019fixup"),
         mends=True,
+    ),
+    Check(
+        "INI410",
+        "post-norm-without-warm-up",
+        Severity.WARNING,
+        "a deep post-norm model whose learning rate does not warm up (known to advise, which sees the schedule)",
+        "Raise the rate from zero over the first few percent of steps, or normalise before the branches.",
+        _cold_post_norm,
+        ("xiong2020",),
     ),
 )

@@ -11,6 +11,7 @@ from initadvisor.checks.finding import Severity
 from initadvisor.checks.intentions import Truncation, name_rules, truncations
 from initadvisor.checks.plugin import Check, Hit
 from initadvisor.checks.statistics import AGREES, FEWEST
+from initadvisor.checks.writes import ConstantWrite, constant_writes, filled_names
 from initadvisor.graph.spec import Branch
 from initadvisor.types import Role
 
@@ -162,6 +163,36 @@ def _partly_scaled_stream(ends: list[_End], count: int) -> Iterator[Hit]:
             return
 
 
+def _overwritten(context: CheckContext) -> Iterator[Hit]:
+    """A constant that a constructor writes and of which nothing is left: something filled it afterwards."""
+    by_class = {source.cls: source for source in context.sources}
+    elsewhere = filled_names(context.sources)
+    groups: dict[ConstantWrite, list[str]] = {}
+    for prefix, classes in context.module_classes.items():
+        told: set[str] = set()
+        for cls in classes:
+            for target, write in (constant_writes(by_class[cls]) if cls in by_class else {}).items():
+                path = f"{prefix}.{target}" if prefix else target
+                if target in told or target.rpartition(".")[2] in elsewhere:
+                    continue
+                told.add(target)
+                if path in context.spec and _was_lost(context, path, write.value):
+                    groups.setdefault(write, []).append(path)
+    for write, paths in groups.items():
+        s = context.statistics(paths[0])
+        now = f"{s.low:.3g} everywhere" if s.constant else f"std {s.std:.3g} around {s.mean:.2g}"
+        yield Hit(tuple(paths), f"{write.where} sets it to {write.value:g}, but it holds {now}", where=write.where)
+
+
+def _was_lost(context: CheckContext, path: str, value: float) -> bool:
+    """No element is what was written, and what is there looks fresh: trained weights have come a long way, too."""
+    if not context.finite(path) or (path.endswith("bias") and value == 0.0):
+        return False  # a bias of zero and torch's small one serve alike
+    s, tensor = context.statistics(path), context.tensors[path]
+    fresh = s.constant or s.is_normal or s.is_uniform
+    return bool(tensor.numel()) and fresh and not bool((tensor == value).any())
+
+
 CHECKS = (
     Check(
         "INI207",
@@ -190,5 +221,13 @@ CHECKS = (
         "Correct the name in that condition, or remove it.",
         _never_ran,
         ("radford2019",),
+    ),
+    Check(
+        "INI216",
+        "start-overwritten",
+        Severity.WARNING,
+        "a constant set in a constructor that a later initialisation has overwritten",
+        "Set it after that (post_init, apply, from_pretrained), or give its module a branch of its own in it.",
+        _overwritten,
     ),
 )
