@@ -21,6 +21,9 @@ FIRST_RUNG = 20
 PRIOR = 0.5
 """Weight of the rules' order beside what was seen; the report shows others."""
 
+ONE_RUNG_PRIOR = 1.0
+"""The same where there is one rung only."""
+
 DRAWS, TPE_DRAWS = 20, 5
 """Repetitions of methods that draw lots; Optuna's take seconds each."""
 
@@ -134,13 +137,13 @@ def long_halving(view: View, budget: int, *, warm: bool = False) -> list[Arm]:
     return halving(view, budget, first=min(FIRST_RUNG * 2**doublings, view.task.steps), warm=warm)
 
 
-def one_rung(view: View, budget: int, *, warm: bool = True) -> list[Arm]:
+def one_rung(view: View, budget: int, *, warm: bool = True, prior: float = 0.0) -> list[Arm]:
     """All arms for equally many steps, the lowest held-out loss wins; fewer arms where that is under twenty steps."""
     arms = affordable(view, budget // FIRST_RUNG)
     if len(arms) < 2:
         return rules(view, budget)
     step = min(view.task.steps, budget // len(arms))
-    return [min(arms, key=lambda arm: screening_row(arm, step, warm=warm).until(step))]
+    return ordered(arms, [screening_row(arm, step, warm=warm).until(step) for arm in arms], prior)[:1]
 
 
 def asha(view: View, budget: int) -> list[Arm]:
@@ -254,6 +257,7 @@ SEARCHES: dict[str, Method] = {
     "halving, first rung as long as can be": long_halving,
     "one rung": one_rung,
     "one rung, no warm-up": partial(one_rung, warm=False),
+    "one rung, no warm-up, the rules' order as a prior": partial(one_rung, warm=False, prior=ONE_RUNG_PRIOR),
     "ASHA": asha,
     "TPE + Hyperband": tpe_hyperband,
 }
@@ -269,7 +273,9 @@ SHAPES: dict[str, Method] = {
 """Other shapes of halving without the warm-up."""
 
 PRIORS: dict[str, Method] = {
-    f"weight {prior:g}, from {first} steps": partial(halving, first=first, prior=prior)
+    f"one rung, weight {prior:g}": partial(one_rung, warm=False, prior=prior) for prior in (0, 0.25, 0.5, 1, 2)
+} | {
+    f"halving from {first} steps, weight {prior:g}": partial(halving, first=first, prior=prior)
     for first in (20, 40, 80)
     for prior in (0, 0.25, 0.5, 1, 2)
 }

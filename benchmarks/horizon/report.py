@@ -232,7 +232,7 @@ def render(found: Sequence[Table], panels: dict[str, list[Line]], said: dict[str
         parts += [
             "Other shapes of halving, without the warm-up:",
             by_cost(searched(views(found, mode), SHAPES), "regret"),
-            "Halving with the rules' order as a prior, by its weight and the first rung:",
+            "The rules' order as a prior, by its weight:",
             by_cost(searched(views(found, mode), PRIORS), "regret"),
         ]
     parts += [
