@@ -9,14 +9,14 @@ import argparse
 import math
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.horizon import store
-from benchmarks.horizon.pool import SEEDS, chosen, proposed
+from benchmarks.horizon.pool import SEEDS, proposed
 from benchmarks.horizon.store import RESULTS
 from benchmarks.horizon.table import Arm, Table, View
 from benchmarks.horizon.task import LongTask
@@ -24,7 +24,7 @@ from benchmarks.horizon.tasks import TASKS
 from benchmarks.horizon.train import fresh_model
 from benchmarks.regret.store import append_line, digest, read_lines
 from benchmarks.regret.task import Tensors
-from initadvisor.types import TORCH_DEFAULT
+from initadvisor.types import CURRENT, TORCH_DEFAULT
 
 ADVICE = "advice.jsonl"
 
@@ -52,12 +52,18 @@ class Stream:
             yield batch
 
 
-def ask(task: LongTask, mode: str, share: float) -> dict[str, Any]:
-    """One piece of advice, as a row for the record: the weights as they came are those of the pool's first seed."""
+def ask(task: LongTask, mode: str, share: float, trained: Collection[str]) -> dict[str, Any]:
+    """One piece of advice, as a row for the record.
+
+    Args:
+        task: the training; the weights as they came are those of the pool's first seed.
+        mode: what the user gives.
+        share: of one full training that may be spent.
+        trained: names of the schemes whose ends are known; those of them that are proposed are the candidates.
+    """
     from initadvisor.advisor import advise
 
-    names = {s.name for s in proposed(task.name)}
-    candidates = [s.name for s in chosen(task.name)[1:] if s.name in names]
+    candidates = [s.name for s in proposed(task.name) if s.name in trained and s.name != CURRENT]
     model, budget = fresh_model(task, None, SEEDS[0]), round(share * task.steps)
     began = time.monotonic()
     advice = advise(
@@ -107,7 +113,9 @@ def run(tasks: Iterable[LongTask], label: str, shares: Sequence[float], folder: 
                     continue
                 if time.monotonic() > deadline:
                     return count
-                row = {"label": label, **ask(task, mode, share)}
+                mark = "trained" if mode == ONE_RATE else "rated"
+                trained = {p["name"] for p in store.proposals(folder)[task.name] if p[mark]}
+                row = {"label": label, **ask(task, mode, share, trained)}
                 append_line(folder / ADVICE, row)
                 count += 1
                 print(" ".join(f"{k}={v}" for k, v in row.items()), flush=True)
