@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from initadvisor.checks.figures import LostFigures
 
 SOURCES = ("_v", "_orig")
 """Endings of the parameters that torch's weight norm and spectral norm make a weight of."""
+
+NEAR_BOUND = 0.8
+"""Part of the bound that the largest of a few dozen uniform draws exceeds but by chance."""
 
 PARALLEL = 1e-3
 """One minus the cosine between a weight and what it was made of, up to which only lengths changed."""
@@ -68,7 +72,7 @@ def lost_writes(before: list[Derived]) -> Iterator[LostFigures]:
         now, old = after.detach().float(), item.value.float()
         if torch.allclose(now, old, rtol=1e-3, atol=1e-6) or _is_scaled(old, now):
             continue
-        if item.version == 0 and _has_lengths(old, now):
+        if item.version == 0 and (_has_lengths(old, now) or _is_default(old)):
             continue
         yield LostFigures(item.path, item.source, float(old.std()), float(now.std()))
 
@@ -81,6 +85,12 @@ def _is_scaled(old: torch.Tensor, now: torch.Tensor) -> bool:
         if bool((cosines > 1 - PARALLEL).all()):
             return True
     return False
+
+
+def _is_default(old: torch.Tensor) -> bool:
+    """It is what torch draws when a layer is made, U(±1/√fan_in): all that it was made of has been filled since."""
+    bound = max(1, math.prod(old.shape[1:])) ** -0.5
+    return NEAR_BOUND * bound < float(old.abs().max()) <= bound * (1 + 1e-5)
 
 
 def _has_lengths(old: torch.Tensor, now: torch.Tensor) -> bool:
