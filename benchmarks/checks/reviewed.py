@@ -16,6 +16,10 @@ REVIEWED: dict[tuple[str, str], str] = {
     "original divides by the groups.",
     ("image_classifier/swiftformer", "INI206"): "True but harmless: `torch.randn` weights whose product is normalised "
     "to length one behind them.",
+    (
+        "image_classifier/mobilevit",
+        "INI213",
+    ): "True: `_init_weights` draws the scales of `nn.BatchNorm2d` from N(0, .02), as if they were weights.",
     ("masked_lm/funnel", "INI110"): "True: `uniform_(b=…)` draws from [0, b), so these tables are all positive.",
     ("masked_lm/funnel", "INI312"): "True: word embeddings at std 1, tied to the head.",
     ("masked_lm/funnel", "INI501"): "True: the consequence of INI312.",

@@ -11,7 +11,7 @@ from initadvisor.checks.finding import Severity
 from initadvisor.checks.intentions import Truncation, name_rules, truncations
 from initadvisor.checks.plugin import Check, Hit
 from initadvisor.checks.statistics import AGREES, FEWEST
-from initadvisor.checks.writes import ConstantWrite, constant_writes, filled_names
+from initadvisor.checks.writes import GENERIC, ConstantWrite, constant_writes, filled_names
 from initadvisor.graph.spec import Branch
 from initadvisor.types import Role
 
@@ -173,7 +173,8 @@ def _overwritten(context: CheckContext) -> Iterator[Hit]:
         for cls in classes:
             for target, write in (constant_writes(by_class[cls]) if cls in by_class else {}).items():
                 path = f"{prefix}.{target}" if prefix else target
-                if target in told or target.rpartition(".")[2] in elsewhere:
+                # A parameter of its own called "weight" is made of zeros to be filled by whoever fills weights.
+                if target in told or target.rpartition(".")[2] in elsewhere or target in GENERIC:
                     continue
                 told.add(target)
                 if path in context.spec and _was_lost(context, path, write.value):
