@@ -90,7 +90,7 @@ def _is_scaled(old: torch.Tensor, now: torch.Tensor) -> bool:
 def _is_default(old: torch.Tensor) -> bool:
     """It is what torch draws when a layer is made, U(±1/√fan_in): all that it was made of has been filled since."""
     bound = max(1, math.prod(old.shape[1:])) ** -0.5
-    return NEAR_BOUND * bound < float(old.abs().max()) <= bound * (1 + 1e-5)
+    return bool(NEAR_BOUND * bound < float(old.abs().max()) <= bound * (1 + 1e-5))
 
 
 def _has_lengths(old: torch.Tensor, now: torch.Tensor) -> bool:
