@@ -14,6 +14,9 @@ __all__ = ["Progress", "show_progress"]
 FRAMES_PER_SECOND = 4
 """How often the bar is drawn: often enough to look alive, seldom enough to cost nothing beside training."""
 
+PLANNED = "plan"
+"""The one event that says what will run and for how long; it stays on the screen."""
+
 QUIET_SECONDS = 15.0
 """Without a terminal a line is printed at most this often, so that a log shows life and no more."""
 
@@ -72,6 +75,8 @@ def _bar() -> Iterator[OnEvent]:
     task = bar.add_task("reading the model", total=None, left="")
 
     def listen(event: Progress) -> None:
+        if event.phase == PLANNED:
+            bar.console.print(f"initadvisor: {event.message}", markup=False, highlight=False)
         bar.update(
             task, completed=event.done, total=event.total or None, description=event.message, left=estimate(event)
         )
@@ -85,6 +90,9 @@ def _lines() -> OnEvent:
 
     def listen(event: Progress) -> None:
         nonlocal last
+        if event.phase == PLANNED:
+            print(f"initadvisor: {event.message}", file=sys.stderr)
+            return
         if event.seconds - last >= QUIET_SECONDS:
             last = event.seconds
             left = estimate(event)

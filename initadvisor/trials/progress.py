@@ -13,7 +13,8 @@ class Progress:
     Attributes:
         done: optimizer steps taken so far, summed over all members.
         total: steps planned; may shrink when members diverge or are dropped, never grows beyond the budget.
-        phase: ``"gate"``, ``"rung"``, ``"refine"``, ``"playoff"``, ``"confirm"`` or ``"done"``.
+        phase: ``"race"``, ``"warm"``, ``"refine"``, ``"fresh"`` (fresh seeds), ``"done"``, or
+            ``"plan"``: once, before the first rung, what will run, for how long, at what share of one training.
         message: one line for people (``"rung 2 of 3: 12 trainings to step 80"``).
         seconds: wall time since the race began.
         eta: estimated seconds left, None before anything has been timed.

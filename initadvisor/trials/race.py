@@ -117,6 +117,8 @@ class Race:
             return
         rung: Rung | None = self.plan.rungs[0]
         self._first(self.plan.rungs[0])
+        while not self.field.challengers() and self._let_in():
+            self._first(self.plan.rungs[0])
         while True:
             # Current weights that have broken down take no more steps, but the others still run against them.
             self._gone = 0 if any(scheme == CURRENT for scheme, _ in self.field.alive) else 1
@@ -136,6 +138,19 @@ class Race:
             self.ledger.finish(self._keys([arm], RACE, [0])[0], s.status, s.heldout, s.why)
         for (scheme, lr), s in self.final.items():
             self.ledger.finish(MemberKey(FRESH, scheme, 0, lr), s.status, s.heldout, s.why)
+
+    def _let_in(self) -> bool:
+        """Where training broke down with everybody, the next ones that the budget had no room for; whether any."""
+        out, runs = self.field.out, self.plan.rungs[0].runs
+        room = self.ledger.prices.affordable(self.ledger.left, max(2, runs), max(2, runs))
+        if not out or room < self.plan.rungs[0].steps:
+            return False
+        lrs = sorted({lr for _, lr in self.field.latest})
+        count = max(1, runs // max(1, len(lrs) * self.plan.seeds))
+        current = [a for a in self.field.alive if a[0] == CURRENT]
+        self.field.alive = current + [(name, lr) for name in out[:count] for lr in lrs]
+        self.field.out = out[count:]
+        return True
 
     def _race_money(self) -> float:
         """What rungs may still take: all that is left, but for what the plan keeps for refinement and fresh seeds."""

@@ -23,7 +23,7 @@ from initadvisor.training.task import TrainingTask
 from initadvisor.trials.diagnose import Figures, diagnose
 from initadvisor.trials.ledger import Ledger, Log, OutOfMoneyError
 from initadvisor.trials.opening import open_study, plan_race
-from initadvisor.trials.plan import Plan, read_budget
+from initadvisor.trials.plan import Plan, describe, read_budget
 from initadvisor.trials.port import About, Runs
 from initadvisor.trials.progress import OnEvent, ignore
 from initadvisor.trials.race import FRESH, MOST_FRESH, RACE, Race, Setting, check_candidates
@@ -105,6 +105,7 @@ def race_over(
         open_study(ledger, setting, [(s.name, _scheme_digest(s)) for s in setting.schemes], notes)
         plan = plan_race(ledger, setting, allowed)
         race = Race(ledger, setting, plan, about.chosen_rates)
+        ledger.tell("plan", foretold(ledger, plan))
         race.run()
     except OutOfMoneyError:
         notes.append(f"the budget of {allowed.text} was used up before all was tried")
@@ -116,6 +117,25 @@ def race_over(
     _raise_if_all_failed(ledger)
     ledger.tell("done", "done")
     return race, _result(race, decision, allowed.text, notes, interrupted=interrupted)
+
+
+def foretold(ledger: Ledger, plan: Plan) -> str:
+    """What will run, for how long and at what share of one training, before it starts."""
+    speed, full = ledger.runs.per_second(), ledger.about.full_steps
+    steps = sum(
+        r.runs * (r.steps - (b.steps if b else 0)) for r, b in zip(plan.rungs, (None, *plan.rungs), strict=False)
+    )
+    most = steps if plan.in_seconds else max(steps, int(plan.money))
+    told = [describe(plan)]
+    if plan.in_seconds:
+        told.append(f"about {plan.money:.0f} s")
+    elif speed and most:
+        told.append(f"at most {most:,} optimizer steps, about {most / speed:.0f} s")
+    if full and most:
+        told.append(f"{most / full:.0%} of one full training" if most < full else f"{most / full:.1f} full trainings")
+    elif full is None and plan.rungs:
+        told.append(f"length of your training not given (steps=): {plan.length:,} steps assumed")
+    return "; ".join(told)
 
 
 def about_task(task: TrainingTask) -> About:

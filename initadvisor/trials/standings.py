@@ -70,7 +70,8 @@ def standing(scheme: str, lr: float, runs: Sequence[MemberState], horizon: int, 
     dead = [r for r in runs if r.dead]
     if len(dead) == len(runs):
         status = dead[0].status or Status.FAILED
-        return Standing(scheme, lr, math.inf, 0.0, horizon, len(runs), len(dead), status, dead[0].message)
+        why = f"diverged {dead[0].message}" if status is Status.DIVERGED else dead[0].message
+        return Standing(scheme, lr, math.inf, 0.0, horizon, len(runs), len(dead), status, why)
     best = [first_loss if r.dead else r.best(horizon) for r in runs]
     mean = math.fsum(best) / len(best)
     error = 0.0

@@ -254,7 +254,10 @@ def test_events_count_up_to_the_total() -> None:
     assert all(e.done <= e.total for e in events)
     assert events[-1].phase == "done"
     assert events[-1].done == events[-1].total == result.cost.model_steps
-    assert {e.phase for e in events} == {"race", "fresh", "done"}
+    assert {e.phase for e in events} == {"race", "plan", "fresh", "done"}
+    (plan,) = [e for e in events if e.phase == "plan"]
+    assert "steps of" in plan.message
+    assert "full training" in plan.message
 
 
 @pytest.mark.parametrize("after", [0, 1, 4, 9])
