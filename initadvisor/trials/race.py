@@ -195,7 +195,7 @@ class Race:
         if new:
             self.horizons.append(steps)
         ran = self.field.alive if arms is None else arms
-        scores = [self._standing(arm, steps) for arm in ran]
+        scores = self._expecting([self._standing(arm, steps) for arm in ran])
         for s in scores if new else ():
             self.ledger.report(self._keys([s.arm], RACE, self.setting.seeds(RACE, 1))[0], steps, s.heldout)
         for s in self.field.close(scores):
@@ -205,6 +205,22 @@ class Race:
 
     def _standing(self, arm: Arm, steps: int) -> Standing:
         return standing(*arm, self._runs_of(arm), steps, self.initial)
+
+    def _expecting(self, standings: list[Standing]) -> list[Standing]:
+        """The same with what is to be expected of each at the end, beside the best of the current weights."""
+        controls = [s for s in standings if s.scheme == CURRENT and s.alive]
+        if not controls:
+            return standings
+        control = min(controls, key=lambda s: s.heldout)
+        found = []
+        for s in standings:
+            if s.scheme == CURRENT:
+                behind = s.heldout - control.heldout
+                gain = -behind / max(abs(control.heldout), behind) if behind > 0 else 0.0
+            else:
+                gain = self._decision_between(s.arm, control.arm).gain if s.alive else math.nan
+            found.append(replace(s, gain=gain))
+        return found
 
     @property
     def initial(self) -> float:
@@ -306,7 +322,8 @@ class Race:
             self.ledger.advance(
                 keys, horizon, tuple(sorted(self._evals)), f"refining {leader.scheme}: {number} of {count}"
             )
-            found = self._standing(arm, horizon)
+            control = self.field.controls()[0]
+            found = self._expecting([control, self._standing(arm, horizon)])[1]
             self.field.latest[arm] = found
             self.ledger.finish(keys[0], found.status, found.heldout, found.why)
             self.ledger.drop_checkpoints(lambda key: key.phase != REFINE)
@@ -396,7 +413,8 @@ class Race:
         states = self.ledger.states
         ran = dict.fromkeys((k.scheme, k.lr) for k in states if k.phase == FRESH)
         found = {arm: self._mean_over_all(arm) for arm in ran}
-        return {arm: s for arm, s in found.items() if s.horizon}
+        kept = [s for s in found.values() if s.horizon]
+        return {s.arm: s for s in self._expecting(kept)}
 
     def decision(self, *, interrupted: bool = False) -> Decision:
         """What is known now says what to do."""
@@ -431,7 +449,7 @@ class Race:
         """Challengers, best first: by fresh seeds where there are some, else by the last rung."""
         final = {a: s for a, s in self.final.items() if a[0] != CURRENT and s.alive}
         if final:
-            return sorted(final, key=lambda a: final[a].heldout)
+            return sorted(final, key=lambda a: final[a].worth)
         return [s.arm for s in self.field.challengers()]
 
     def _arm_to_advise(self, arm: Arm) -> Arm:

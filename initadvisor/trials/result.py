@@ -43,13 +43,15 @@ class RankingEntry:
         scheme: its name.
         lr: its own best learning rate.
         score: held-out loss at the last common horizon it reached (best checkpoint), mean over seeds; inf where it
-            diverged. This is what ranks.
+            diverged.
         low, high: interval of that mean.
         steps: horizon of the score.
         seeds: behind it.
         status: how it left the race.
         why: a quoted error, or nothing.
         dead: of the seeds, on which training broke down.
+        gain: share by which its final loss is expected to be lower than that of the current weights; of those that got
+            equally far this is what ranks. nan where nothing is expected.
     """
 
     scheme: str
@@ -62,6 +64,7 @@ class RankingEntry:
     status: Status
     why: str = ""
     dead: int = 0
+    gain: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,14 @@ class Standing:
 
     Attributes:
         scheme, lr: who.
-        heldout: what ranks: mean over seeds of the best held-out loss; a run that broke down counts with the loss it
+        heldout: mean over seeds of the best held-out loss; a run that broke down counts with the loss it
             began with. inf where every run broke down.
         error: standard error of that mean; 0 for a single seed.
         horizon: optimizer steps of each run.
         seeds: that it is a mean of.
         dead: of them, whose training broke down.
+        gain: share by which its final loss is expected to be lower than that of the current weights (see
+            :mod:`initadvisor.trials.odds`), which is what ranks; nan where it cannot be told.
         status: how it left, or how it stands.
         why: a quoted error, or nothing.
     """
@@ -45,6 +47,12 @@ class Standing:
     dead: int = 0
     status: Status = Status.COMPLETED
     why: str = ""
+    gain: float = math.nan
+
+    @property
+    def worth(self) -> tuple[float, float]:
+        """Key that sorts the best first: by what is expected at the end, then by what was seen."""
+        return (-self.gain if math.isfinite(self.gain) else 0.0, self.heldout)
 
     @property
     def arm(self) -> Arm:
@@ -82,7 +90,7 @@ def standing(scheme: str, lr: float, runs: Sequence[MemberState], horizon: int, 
 
 def ahead(standings: Iterable[Standing]) -> list[Standing]:
     """Best first; of rates of one scheme that are level, the lower first."""
-    ranked = sorted(standings, key=lambda s: (s.heldout, s.scheme, s.lr))
+    ranked = sorted(standings, key=lambda s: (*s.worth, s.scheme, s.lr))
     for i in range(len(ranked)):
         for j in range(i + 1, len(ranked)):
             a, b = ranked[i], ranked[j]
@@ -174,18 +182,18 @@ def ranking(field_: Field, schemes: Sequence[Scheme], final: Mapping[Arm, Standi
     entries: list[tuple[tuple[float, ...], RankingEntry]] = []
     for order, scheme in enumerate(schemes):
         own = [s for s in known.values() if s.scheme == scheme.name]
-        best = min(own, key=lambda s: (-s.horizon, s.heldout, s.lr), default=None)
+        best = min(own, key=lambda s: (-s.horizon, *s.worth, s.lr), default=None)
         if best is None:
             broken = field_.broken.get(scheme.name)
             status = Status.GATED if broken is not None else Status.NOT_TRIED
             entry = RankingEntry(scheme.name, math.nan, math.inf, math.inf, math.inf, 0, 0, status, broken or "")
-            entries.append(((1.0, 0.0, 0.0, 0.0, float(order)), entry))
+            entries.append(((1.0, 0.0, 0.0, 0.0, 0.0, float(order)), entry))
             continue
         entry = RankingEntry(
             scheme.name, best.lr, best.heldout, best.heldout - best.error, best.heldout + best.error, best.horizon,
-            best.seeds, best.status, best.why, best.dead,
+            best.seeds, best.status, best.why, best.dead, best.gain,
         )  # fmt: skip
         # Those on fresh seeds were the best before, and have lost the luck that the others still have.
-        place = (0.0, float(-best.horizon), 0.0 if best.arm in final else 1.0, best.heldout, float(order))
+        place = (0.0, float(-best.horizon), 0.0 if best.arm in final else 1.0, *best.worth, float(order))
         entries.append((place, entry))
     return tuple(entry for _, entry in sorted(entries, key=lambda pair: pair[0]))

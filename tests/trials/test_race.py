@@ -15,6 +15,7 @@ from initadvisor.errors import InputError
 from initadvisor.training.engine.result import Status
 from initadvisor.training.task import TrainingTask, make_task
 from initadvisor.trials.decide import settled
+from initadvisor.trials.plan import FIRST_RUNG
 from initadvisor.trials.progress import Progress
 from initadvisor.trials.race import MOST_FRESH
 from initadvisor.trials.result import Ground, RaceResult, Verdict
@@ -211,7 +212,7 @@ def test_the_gate_drops_what_cannot_start_and_duplicates_but_never_the_current_w
     assert set(gated) == {"fine again", "nan", "raises"}
     assert '"fine"' in gated["fine again"]
     assert "not finite" in gated["nan"]
-    assert all(t.steps <= 20 for t in result.trials if t.scheme in gated)
+    assert all(t.steps <= FIRST_RUNG for t in result.trials if t.scheme in gated)
     assert {e.scheme for e in result.ranking} == {s.name for s in schemes}
     assert result.decision.scheme == "fine"
 
