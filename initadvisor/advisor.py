@@ -263,13 +263,13 @@ def advise(
             optimizer_name=task.optimizer_name,
             seed=seed,
             full_steps=steps,
-            versions=_versions(),
+            versions=versions_here(),
             notes=(*((trained,) if trained else ()), *task.notes, *audit.notes),
             findings=audit.findings,
         )
         chosen = evidence.scheme(race.decision.scheme)
         evidence = replace(evidence, weights=_histograms(task, chosen, spec, seed))
-    return Advice(evidence, recipe_from_scheme(chosen, spec, _provenance(evidence)), task.loss)
+    return Advice(evidence, recipe_from_scheme(chosen, spec, provenance_of(evidence)), task.loss)
 
 
 def _check_model(model: object) -> None:
@@ -306,7 +306,8 @@ def _open_study(storage: str | None, name: str | None) -> StudyLog | None:
     return StudyLog(storage, name)
 
 
-def _versions() -> dict[str, str]:
+def versions_here() -> dict[str, str]:
+    """Versions of what can change a result."""
     found = {"python": platform.python_version()}
     for package in RUNTIME_PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
@@ -314,7 +315,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _provenance(evidence: Evidence) -> Provenance:
+def provenance_of(evidence: Evidence) -> Provenance:
+    """What a recipe that comes of an advice says of where it comes from."""
     decision = evidence.race.decision
     figures: dict[str, float | str] = {
         "verdict": decision.verdict.value,

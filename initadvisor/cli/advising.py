@@ -52,7 +52,7 @@ def run_advise(target: str, overrides: Mapping[str, Any], outputs: Outputs) -> E
             arguments["progress"] = False
         try_outputs(target, outputs.files(), inputs=opened.sources, storage=arguments.get("storage"))
         advice = advise(**arguments)
-    kept = _recommends_nothing(advice)
+    kept = recommends_nothing(advice)
     files: list[tuple[str, Path, Callable[[Path], object]]] = []
     if outputs.recipe is not None and kept and has_content(outputs.recipe):
         remark(f"{outputs.recipe} was left as it is: {kept}")
@@ -60,14 +60,14 @@ def run_advise(target: str, overrides: Mapping[str, Any], outputs: Outputs) -> E
         files.append(("recipe", outputs.recipe, advice.save))
     if outputs.html is not None:
         files.append(("report", outputs.html, advice.to_html))
-    _tell_then_write(advice.evidence, advice.recipe.to_yaml(), outputs, files)
+    tell_then_write(advice.evidence, advice.recipe.to_yaml(), outputs, files)
     if kept:
         complain(f"{kept}; give it more: --budget standard, or a time such as --budget 5m")
         return ExitCode.NOTHING_TRIED
     return ExitCode.OK
 
 
-def _recommends_nothing(advice: Advice) -> str:
+def recommends_nothing(advice: Advice) -> str:
     """Why an advice says nothing that an earlier one did not; empty where it says something."""
     if not advice.recipe.fills_nothing:
         return ""
@@ -87,10 +87,10 @@ def run_report(file: Path, *, html: Path | None, as_json: bool, quiet: bool, no_
     files: list[tuple[str, Path, Callable[[Path], object]]] = []
     if html is not None:
         files.append(("report", html, lambda path: write_html(saved.evidence, path, recipe=saved.recipe)))
-    _tell_then_write(saved.evidence, saved.recipe, outputs, files)
+    tell_then_write(saved.evidence, saved.recipe, outputs, files)
 
 
-def _tell_then_write(
+def tell_then_write(
     evidence: Evidence,
     recipe: str,
     outputs: Outputs,

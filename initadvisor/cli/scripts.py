@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import initadvisor.cli.options as options
-from initadvisor.cli.outcome import ExitCode, remark, tell_json
+from initadvisor.cli.outcome import ExitCode, complain, remark, tell_json
 from initadvisor.cli.places import files_tried
 from initadvisor.files import write_text
 
@@ -37,6 +38,16 @@ Examples:
   initadvisor run r.yaml -- python train.py --epochs 3
   initadvisor run g.yaml --network netG -- python gan.py""",
     )(run)
+    app.command(
+        name="try",
+        context_settings=_AS_IS,
+        epilog="""\b
+Examples:
+  initadvisor try -- python train.py --epochs 3
+  initadvisor try --steps 20000 --out r.yaml -- python train.py
+  initadvisor try --metric 'acc=Accuracy: ([0-9.]+)' --maximize -- python train.py
+  initadvisor try --loss netG --scratch -- python gan.py""",
+    )(try_)
 
 
 def watch(
@@ -86,8 +97,17 @@ def watch(
 def run(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).", show_default=False)],
     command: Command = None,
+    others: Annotated[
+        list[Path] | None,
+        typer.Option("--and", metavar="RECIPE", help="A recipe for another network; may be given several times."),
+    ] = None,
     network: Annotated[
-        str, typer.Option("--network", metavar="NAME", help="The script's name for the network that is meant.")
+        str,
+        typer.Option(
+            "--network",
+            metavar="NAME",
+            help="The script's name for the network that is meant; a file r.NAME.yaml says it itself.",
+        ),
     ] = "",
     seed: options.Seed = None,
     quiet: options.Quiet = False,
@@ -102,6 +122,92 @@ def run(
     def tell(filled: Any) -> None:
         for each in filled:
             more = f", and {each.copies} tensors that were copies of them" if each.copies else ""
-            remark(f"{each.network}: {each.tensors} tensors filled by {recipe}{more}", quiet=quiet)
+            remark(f"{each.network}: {each.tensors} tensors filled{more}", quiet=quiet)
 
-    return run_script(recipe, command or [], network=network, seed=seed or 0, tell=tell)
+    named = [(recipe, network or _named_in(recipe)), *((file, _named_in(file)) for file in others or ())]
+    return run_script(named, command or [], seed=seed or 0, tell=tell)
+
+
+def _named_in(file: Path) -> str:
+    """``netG`` of ``r.netG.yaml``."""
+    parts = file.name.split(".")
+    return parts[-2] if len(parts) > 2 else ""
+
+
+def try_(
+    command: Command = None,
+    budget: options.Budget = None,
+    steps: options.Steps = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric",
+            metavar="NAME[=PATTERN]",
+            help="Score what the script gives to initadvisor.report(NAME, value), or what it prints, by a pattern "
+            "with one group. Without: the loss that is stepped on.",
+        ),
+    ] = None,
+    maximize: Annotated[bool, typer.Option("--maximize", help="More of the metric is better.")] = False,
+    loss: Annotated[
+        str | None, typer.Option("--loss", metavar="NAME", help="Optimizer or network whose loss counts, of several.")
+    ] = None,
+    candidate: options.Candidates = None,
+    seed: options.Seed = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Runs at a time.")] = None,
+    scratch: Annotated[bool, typer.Option("--scratch", help="Every run works in a copy of this folder.")] = False,
+    storage: options.Storage = None,
+    study_name: options.StudyName = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the recipe (YAML).", dir_okay=False)
+    ] = None,
+    html: options.Html = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+) -> ExitCode:
+    """Try initializations of a training script by running it as it is.
+
+    Every run is the script in a process of its own, with a candidate's weights put in before its first step. It waits
+    between the rungs of the race and is ended where it stops; nothing has to be written or edited.
+    """
+    from initadvisor.cli.advising import Outputs, recommends_nothing, tell_then_write
+    from initadvisor.integrations.scripts.trying import try_script
+
+    outputs = Outputs(out, html, as_json, quiet, no_color)
+    files_tried(outputs.files(), inputs=[Path(word) for word in command or []])
+    tried = try_script(
+        command or [],
+        metric=metric,
+        maximize=maximize,
+        loss=loss,
+        steps=steps,
+        budget="standard" if budget is None else options.read_budget(budget),
+        candidates=candidate or None,
+        seed=seed or 0,
+        jobs=jobs,
+        scratch=scratch,
+        storage=storage,
+        study_name=study_name,
+        progress=not quiet,
+        tell=lambda plan: remark(plan.text, quiet=quiet),
+    )
+    advice = tried.advice
+    files: list[tuple[str, Path, Any]] = [] if html is None else [("report", html, advice.to_html)]
+    kept = recommends_nothing(advice)
+    recipes = {} if out is None or kept else _places(out, tried.recipes)
+    files += [("recipe", file, tried.recipes[name].save) for name, file in recipes.items()]
+    tell_then_write(advice.evidence, advice.recipe.to_yaml(), outputs, files)
+    if kept:
+        complain(f"{kept}; give it more: --budget standard, or a time such as --budget 5m")
+        return ExitCode.NOTHING_TRIED
+    if recipes:
+        first, *others = recipes.values()
+        more = "".join(f" --and {file}" for file in others)
+        remark(f"run with it: initadvisor run {first}{more} -- {' '.join(command or [])}", quiet=quiet)
+    return ExitCode.OK
+
+
+def _places(out: Path, names: Iterable[str]) -> dict[str, Path]:
+    """One file for one network; for several, one each, named after it."""
+    several = list(names)
+    return {name: out if len(several) == 1 else out.with_suffix(f".{name}{out.suffix}") for name in several}

@@ -267,7 +267,7 @@ def test_command_line_puts_a_recipe_in(tmp_path: Path) -> None:
     losses = [float(line) for line in done.stdout.splitlines()[1:-1]]
     assert len(losses) == 8
     assert losses[0] == pytest.approx(np.log(3))
-    assert "net: 4 tensors filled by r.yaml" in done.stderr
+    assert "net: 4 tensors filled" in done.stderr
     wrong = shell(folder, "-m", "initadvisor", "run", "r.yaml", "--network", "nett", "--", "python", "train.py")
     assert wrong.returncode == 2
     assert wrong.stderr.splitlines()[-1].endswith('error: the script trains no network called "nett"; it trains net')

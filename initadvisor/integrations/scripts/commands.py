@@ -69,19 +69,17 @@ def watch(
 
 
 def run(
-    recipe: Path,
+    recipes: Sequence[tuple[Path, str]],
     words: Sequence[str],
     *,
-    network: str = "",
     seed: int = 0,
     tell: Callable[[tuple[Filled, ...]], None] = lambda filled: None,
 ) -> int:
     """Run a script with a recipe put in before its first step.
 
     Args:
-        recipe: a recipe file.
+        recipes: files, each with the script's name for the network that is meant; ``""`` where it fits only one.
         words: the command, as typed.
-        network: the script's name for the network that is meant, where the recipe fits several.
         seed: of the draw.
         tell: given what was filled, before the first step.
 
@@ -92,9 +90,9 @@ def run(
         RecipeError: the file is no recipe.
         InputError: the command cannot be started, or the recipe fits nothing that the script trains.
     """
-    text = load_recipe(recipe).to_yaml()
+    fillings = tuple(Filling(recipe=load_recipe(p).to_yaml(), network=name, seed=seed) for p, name in recipes)
     command = python_command(words)
-    script = Script(command, Job(Task.RUN, fillings=(Filling(recipe=text, network=network, seed=seed),)))
+    script = Script(command, Job(Task.RUN, fillings=fillings))
     try:
         filled = script.receive()
         if filled is None:

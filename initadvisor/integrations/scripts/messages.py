@@ -130,6 +130,7 @@ class NetworkSeen:
         left: trainable parameters that no optimizer holds.
         copies: modules that were equal to it before the first step, by name.
         loss_name: what the loss compares, in words.
+        note: that its weights look trained, where they do.
         fault: why it could not be read.
     """
 
@@ -148,6 +149,7 @@ class NetworkSeen:
     left: tuple[str, ...] = ()
     copies: tuple[str, ...] = ()
     loss_name: str = ""
+    note: str = ""
     fault: str = ""
 
 

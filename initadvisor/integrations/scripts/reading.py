@@ -24,7 +24,7 @@ from initadvisor.integrations.scripts.networks import Network
 from initadvisor.integrations.scripts.observer import Call
 from initadvisor.integrations.scripts.stand_ins import stand_ins
 from initadvisor.schemes.propose import propose_from_spec
-from initadvisor.schemes.protect import protect_spec
+from initadvisor.schemes.protect import looks_trained, protect_spec
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.training.data import Batch, tensors_in
 from initadvisor.training.losses import Loss, LossKind, first_line
@@ -42,6 +42,7 @@ class Reading:
         weights: figures in execution order.
         schemes: candidates.
         loss_name: what the loss compares, in words.
+        note: that the weights look trained, where they do.
         fault: why it could not be read.
     """
 
@@ -50,6 +51,7 @@ class Reading:
     weights: tuple[WeightSeen, ...] = ()
     schemes: tuple[Scheme, ...] = ()
     loss_name: str = ""
+    note: str = ""
     fault: str = ""
 
 
@@ -163,7 +165,7 @@ def _read(
         else WeightSeen(path, layers[path].rms, gradients.get(path), None, layers[path].units, layers[path].dead)
         for path in order
     )
-    return Reading(spec, findings, weights, schemes, loss.text)
+    return Reading(spec, findings, weights, schemes, loss.text, looks_trained(module, spec) or "")
 
 
 def _bare(gradients: dict[str, float | None]) -> tuple[WeightSeen, ...]:

@@ -40,8 +40,8 @@ class Metric:
     def text(self, optimizer: str) -> str:
         """In words, for the report."""
         if self.is_loss:
-            whose = f" that {optimizer} steps on" if optimizer else " that is stepped on"
-            return f"the loss{whose}, over the last quarter of the steps"
+            whose = f"that {optimizer} steps on" if optimizer else "that is stepped on"
+            return f"{whose}, over the last quarter of the steps"
         how = "printed" if self.pattern is not None else "reported"
         return f"{self.name}, as the script {how} it" + (", negated: more is better" if self.maximize else "")
 

@@ -91,6 +91,8 @@ def _network(network: NetworkSeen, seen: TrainingSeen, colour: bool, width: int)
     if network.spec is not None:
         lines.append(f"  {summary(network.spec)}")
         lines += [f"  {gap}" for gap in coverage_gaps(network.spec.coverage)]
+    if network.note:
+        lines.append(f"  {network.note}")
     if network.fault:
         lines.append(f"  not read: {network.fault}")
     blocks = ["\n".join(lines)]

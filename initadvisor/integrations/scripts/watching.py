@@ -186,6 +186,7 @@ class Watching:
             left=network.left,
             copies=tuple(self._name(m) or type(m).__qualname__ for m in self.copies.get(network, ())),
             loss_name=reading.loss_name,
+            note=reading.note,
             fault=reading.fault,
         )
 
