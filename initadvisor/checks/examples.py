@@ -145,6 +145,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "nn.init.constant_(scores.bias, math.log(0.01 / 0.99))",
     ),
     "INI509": ("nn.init.constant_(boxes.bias, -4.6)", "nn.init.constant_(scores.bias, -4.6)"),
+    "INI510": ("nn.init.orthogonal_(actor[-1].weight)", "nn.init.orthogonal_(actor[-1].weight, gain=0.01)"),
     "INI601": ("x = 1 / distance  # 0 among them", "x = 1 / distance.clamp_min(1e-3)"),
     "INI602": ("model(pixels)  # 0 to 255", "model((pixels - mean) / std)"),
     "INI901": ("check(model, x)  # no target, no loss", "check(model, (x, y), loss=nn.MSELoss())"),

@@ -183,6 +183,7 @@ class Figures:
         attentions: in execution order.
         sums: of two signals outside the loss, in execution order.
         lost: tensors that were written although each pass makes them anew.
+        policies: heads of action distributions -> size of their output relative to the spread of the actions.
         priors: outputs that become probabilities, whose targets are zeros and ones.
         data: tensors of the batch that the model is called with or compared with.
         loss: None where the loss could not be told or computed.
@@ -203,6 +204,7 @@ class Figures:
     sums: tuple[SumFigures, ...] = ()
     lost: tuple[LostFigures, ...] = ()
     priors: tuple[PriorFigures, ...] = ()
+    policies: Mapping[str, float] = field(default_factory=dict)
     data: tuple[Scale, ...] = ()
     loss: LossFigures | None = None
     gradients: Mapping[str, float | None] = field(default_factory=dict)

@@ -111,11 +111,12 @@ def measure(model: nn.Module, batch: Batch, loss: Loss | None) -> tuple[ModelSpe
             told = _tried(done, "the loss", lambda: _loss_figures(done, batch, watch, names), None)
             lost = _listed(done, "derived weights", lambda: lost_writes(made))
             priors = _listed(done, "priors", lambda: _priors(done, batch, watch, names))
+            acting = {layer_of(p.use, names) or "": float(p.size) for p in watch.policies}
             alike = _tried(done, "equal units", lambda: dict(_alike(model, spec)), NOTHING)
         again = partial(_once_more, model, batch, loss)
         stirred = _tried(done, "weights without gradient", lambda: waking(model, gradients, again), NOTHING)
         notes = (*done.notes, *watch.faults)
-        figures = replace(figures, lost=lost, priors=priors)
+        figures = replace(figures, lost=lost, priors=priors, policies=acting)
         return spec, replace(figures, loss=told, waking=stirred, alike=alike, notes=notes)
 
 

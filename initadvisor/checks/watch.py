@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from initadvisor.checks.figures import AttentionFigures, SumFigures
 from initadvisor.checks.lineage import Fact, Lineage, Use, length, rms
+from initadvisor.checks.policies import Policy, policy_of
 from initadvisor.checks.steps import Activation, Attention, Layer, Parts, Seen, Step, Sum
 from initadvisor.checks.terms import COMPARING, Clash, Term, clash_of, term_of
 from initadvisor.errors import swallowed
@@ -49,6 +50,7 @@ class Watch(TorchFunctionMode):
         clashes: what it compared although the shapes do not fit.
         output: what the model returned last, None before.
         lineage: where tensors come from.
+        policies: distributions of actions that a head makes.
         squashed: identities of outputs that the loss makes probabilities of.
         faults: ops of which no figures could be taken, and why.
     """
@@ -71,6 +73,7 @@ class Watch(TorchFunctionMode):
         self.clashes: list[Clash] = []
         self.faults: list[str] = []
         self.squashed: set[int] = set()
+        self.policies: list[Policy] = []
         self.output: Any = None
         for tensor in tensors_in((batch.target, batch.raw)):
             self.lineage.tell(tensor, Fact(batch=True))
@@ -148,6 +151,9 @@ class Watch(TorchFunctionMode):
 
     def _before(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parts:
         self._compare(name, args, kwargs)
+        policy = policy_of(name, args, self.lineage)
+        if policy is not None:
+            self.policies.append(policy)
         if not self._is_inside:
             return ()
         if name == "scaled_dot_product_attention":

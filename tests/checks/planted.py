@@ -732,6 +732,34 @@ def whole(careful: bool) -> Callable[[], Made]:
     return lambda: on_rows(Whole(careful))
 
 
+class Actor(nn.Module):
+    def __init__(self, gain: float, discrete: bool) -> None:
+        super().__init__()
+        self.body, self.head = nn.Sequential(nn.Linear(16, 64), nn.Tanh()), nn.Linear(64, 4)
+        nn.init.orthogonal_(self.head.weight, gain)
+        nn.init.zeros_(self.head.bias)
+        self.discrete = discrete
+        if not discrete:
+            self.log_std = nn.Parameter(torch.zeros(4))
+
+    def forward(self, x: torch.Tensor) -> torch.distributions.Distribution:
+        out = self.head(self.body(x))
+        if self.discrete:
+            return torch.distributions.Categorical(logits=out)
+        return torch.distributions.Normal(out, self.log_std.exp().expand_as(out))
+
+
+def actor(gain: float, discrete: bool) -> Callable[[], Made]:
+    def make() -> Made:
+        return Actor(gain, discrete), (rows(64, 16), classes(64, 4) if discrete else rows(64, 4))
+
+    return make
+
+
+def act(model: nn.Module, batch: Any) -> torch.Tensor:
+    return -model(batch[0]).log_prob(batch[1]).mean()
+
+
 BUGS: tuple[Planted, ...] = (
     Planted("INI101", "nan", changed(plain, put("2.weight", one_nan)), plain, "2.weight"),
     Planted("INI102", "memory", changed(plain, put("2.weight", as_memory)), plain, "2.weight"),
@@ -797,6 +825,8 @@ BUGS: tuple[Planted, ...] = (
     Planted("INI507", "target reshaped", values((64,)), values((64, 1))),
     Planted("INI508", "one in a hundred", detector(0.0, 0.0), detector(-4.6, 0.0), "scores.bias", detect),
     Planted("INI509", "on the boxes", detector(0.0, -4.6), detector(-4.6, 0.0), "boxes.bias", detect),
+    Planted("INI510", "continuous", actor(1.0, False), actor(0.01, False), "head.weight", act),
+    Planted("INI510", "discrete", actor(1.0, True), actor(0.01, True), "head.weight", act),
     Planted("INI601", "infinite", data(math.inf), data(1.0)),
     Planted("INI602", "large inputs", scaled(1e6), scaled(1.0)),
     Planted("INI602", "small inputs", scaled(1e-3), scaled(1.0)),

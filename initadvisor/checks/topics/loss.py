@@ -35,6 +35,10 @@ RARE = 0.02
 FAR_OFF = 5.0
 """Ratio of the predicted to the true share from which the first loss is mostly this error."""
 
+POLICY = 0.1
+"""Output of a policy's head, relative to the spread of its actions, up to which all states are explored alike
+(Andrychowicz et al. 2021 start the head a hundred times smaller)."""
+
 PRIOR = -2.0
 """Bias from which on it is a prior: less than one in eight."""
 
@@ -212,6 +216,15 @@ def _wrong_head(context: CheckContext) -> Iterator[Hit]:
             )
 
 
+def _large_policy(context: CheckContext) -> Iterator[Hit]:
+    for path, size in context.figures.policies.items():
+        if path in context.spec and context.spec[path].protected is None and size > POLICY:
+            yield Hit(
+                (context.spec.first_name(path),),
+                f"the first actions depend on an untrained head: its output has {size:.2g} of their spread (RMS)",
+            )
+
+
 CHECKS = (
     Check(
         "INI501",
@@ -294,5 +307,14 @@ CHECKS = (
         "Move the prior to the bias of the output that predicts the events.",
         _wrong_head,
         ("lin2017focal",),
+    ),
+    Check(
+        "INI510",
+        "large-policy-head",
+        Severity.INFO,
+        "a policy whose first actions depend on its untrained head",
+        "Start the policy's last layer a hundred times smaller (orthogonal with gain .01).",
+        _large_policy,
+        ("andrychowicz2021",),
     ),
 )
