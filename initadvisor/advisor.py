@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from initadvisor.checks.finding import Finding
-from initadvisor.checks.proposals import audit_training
+from initadvisor.checks.proposals import audit_training, mending
 from initadvisor.errors import InputError, nearest
 from initadvisor.graph.analyze import analyze, require_trainable
 from initadvisor.graph.spec import ModelSpec
@@ -247,7 +247,7 @@ def advise(
         spec = protect_spec(analyze(task.model, task.sample), task.model, protect)
         schemes = _choose(propose_from_spec(spec, task.model, task.sample, loss=task.loss), candidates)
         audit = audit_training(task, schemes if candidates is None else (), seed=seed)
-        schemes = audit.fit(schemes)
+        schemes = (*audit.fit(schemes), *(mending(task, spec, audit, seed=seed) if candidates is None else ()))
         study = _open_study(storage, study_name)
         race = run_race(
             task, schemes, spec, budget=budget, seed=seed, study=study, executor=executor, on_event=on_event

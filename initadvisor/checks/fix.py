@@ -53,28 +53,43 @@ def mend(
         raise InputError(f"no finding can be mended by filling weights ({told}); follow their remedies")
     batch = trained_batch(model, sample_batch, loss)
     spec = analyze(model, batch)
-    paths = _concerned(spec, wanted)
+    paths = concerned(spec, wanted)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the model looks trained is no news: its findings are what is mended
         schemes = propose_from_spec(spec, model, batch, renew=paths)
-    rules = [s for s in schemes if s.kind is SchemeKind.RULES and not s.calibrations]
-    if not rules:
+    scheme = mended(spec, schemes, wanted)
+    if scheme is None:
         raise InputError("no rule-based scheme fits this model, so there is nothing to mend it with")
-    chosen = max(rules, key=lambda s: s.prior)
-    codes = ", ".join(sorted({f.code for f in wanted}))
-    assignments = tuple(a if a.path in paths else _kept(a) for a in chosen.assignments)
-    scheme = Scheme(
-        NAME,
-        SchemeKind.RECIPE,
-        f"mends {codes} as {chosen.name} fills these parameters; all others keep their values",
-        assignments,
-        fingerprint=spec.fingerprint,
-    )
     return recipe_from_scheme(scheme, spec)
 
 
-def _concerned(spec: ModelSpec, findings: Iterable[Finding]) -> frozenset[str]:
-    """First names of the parameters to fill, with the biases of the weights among them."""
+def mended(spec: ModelSpec, schemes: Iterable[Scheme], findings: Iterable[Finding]) -> Scheme | None:
+    """The scheme that fills only what findings name, as the likeliest rule-based scheme does; None without one.
+
+    Args:
+        spec: reading of the model.
+        schemes: proposed for it.
+        findings: what to mend.
+    """
+    wanted = mendable(findings)
+    rules = [s for s in schemes if s.kind is SchemeKind.RULES and not s.calibrations]
+    if not rules or not wanted:
+        return None
+    paths = concerned(spec, wanted)
+    chosen = max(rules, key=lambda s: s.prior)
+    codes = ", ".join(sorted({f.code for f in wanted}))
+    return Scheme(
+        NAME,
+        SchemeKind.RECIPE,
+        f"mends {codes} as {chosen.name} fills these parameters; all others keep their values",
+        tuple(a if a.path in paths else _kept(a) for a in chosen.assignments),
+        prior=chosen.prior,
+        fingerprint=spec.fingerprint,
+    )
+
+
+def concerned(spec: ModelSpec, findings: Iterable[Finding]) -> frozenset[str]:
+    """First names of the parameters that findings name, with the biases of the weights among them."""
     named = {p for f in findings for p in f.paths if p in spec}
     first = {spec.first_name(p) for p in named}
     biases = (p for p in spec.params if p.role is Role.BIAS and p.tied_to is None)

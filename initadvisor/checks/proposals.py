@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from torch import nn
 
 from initadvisor.checks.finding import Finding, Severity
+from initadvisor.checks.fix import concerned, mendable, mended
 from initadvisor.checks.registry import get
 from initadvisor.checks.runner import check_training
 from initadvisor.errors import InitAdvisorError, swallowed
+from initadvisor.graph.spec import ModelSpec
+from initadvisor.schemes.propose import propose_from_spec
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.training.engine.loop import drawn_model
 from initadvisor.training.task import TrainingTask
-from initadvisor.types import CURRENT, TORCH_DEFAULT
+from initadvisor.types import CURRENT, TORCH_DEFAULT, WEIGHT_ROLES
 
 LARGEST_FILLED = 10_000_000
 """Elements of a model up to which every candidate is filled and audited: two passes each, a few seconds together."""
@@ -95,6 +98,29 @@ def _is_own(finding: Finding, known: set[tuple[str, str]]) -> bool:
     if finding.severity is not Severity.ERROR:
         return False
     return (finding.code, finding.path) not in known or get(finding.code).mends
+
+
+def mending(task: TrainingTask, spec: ModelSpec, audit: Audit, *, seed: int = 0) -> tuple[Scheme, ...]:
+    """The candidate that fills only what errors and warnings name, and keeps the rest; none where that is everything.
+
+    Args:
+        task: the training.
+        spec: reading of its model.
+        audit: what was found.
+        seed: of the draw that is audited.
+    """
+    serious = mendable(f for f in audit.findings if f.severity is not Severity.INFO)
+    paths = concerned(spec, serious)
+    weights = {p.path for p in spec.fillable if p.role in WEIGHT_ROLES}
+    if not paths & weights or weights <= paths:
+        return ()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said already
+        schemes = propose_from_spec(spec, task.model, task.sample, loss=task.loss, renew=paths)
+    scheme = mended(spec, schemes, serious)
+    if scheme is None or any(_is_own(f, set()) for f in _findings(task, scheme, seed)):
+        return ()
+    return (scheme,)
 
 
 def warms_up(task: TrainingTask, model: nn.Module) -> bool | None:

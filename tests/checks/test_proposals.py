@@ -13,7 +13,7 @@ from torch import nn
 import initadvisor
 from initadvisor.checks import proposals
 from initadvisor.checks.finding import Severity
-from initadvisor.checks.proposals import audit_training
+from initadvisor.checks.proposals import Audit, audit_training, mending
 from initadvisor.schemes.propose import propose_from_spec
 from initadvisor.training.task import make_task
 from initadvisor.types import CURRENT, TORCH_DEFAULT
@@ -104,3 +104,20 @@ def test_deep_post_norm_wants_a_warm_up(layers: int, first: bool, scheduler: Any
     task = make_task(encoder(layers, first=first), batch, lr=0.001, scheduler=scheduler)
     assert ("INI410" in {f.code for f in audit_training(task).findings}) == told
     assert "INI410" not in {f.code for f in initadvisor.check(task.model, batch)}
+
+
+def test_what_a_finding_names_is_a_candidate_of_its_own() -> None:
+    """One weight of a good net is wrong: filling it alone is tried, all else is kept."""
+    torch.manual_seed(0)
+    net = mlp(16, 2)
+    nn.init.constant_(net[2].weight, 0.05)
+    task = make_task(net, (rows(64, 16), torch.randint(10, (64,))), lr=0.01)
+    spec = initadvisor.analyze(task.model, task.sample)
+    (scheme,) = mending(task, spec, audit_training(task))
+    filled = task.member()
+    scheme.apply(filled, seed=0, batch=task.sample, loss=task.loss)
+    before = dict(net.named_parameters())
+    changed = {n for n, p in filled.named_parameters() if not torch.equal(p, before[n])}
+    assert "2.weight" in changed
+    assert not changed & {"0.weight", "4.weight"}
+    assert mending(task, spec, Audit((), {})) == ()
