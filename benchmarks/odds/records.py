@@ -26,7 +26,7 @@ from benchmarks.regret.task import Task
 from benchmarks.regret.tasks import TASKS
 from benchmarks.regret.train import evaluation_steps, fresh_model
 from initadvisor.graph.analyze import analyze
-from initadvisor.trials.view import Facts, facts_of
+from initadvisor.trials.view import Facts, network_facts
 
 Losses = NDArray[np.float64]
 
@@ -118,7 +118,7 @@ def _ends(best: Mapping[Key, float], initial: float) -> dict[Key, float]:
 
 def _facts(task: Task | LongTask, model: nn.Module) -> Facts:
     batch = next(task.batches(PROPOSAL_SEED))
-    return facts_of(analyze(model, batch, loss=task.loss if task.on_model else None))
+    return network_facts(analyze(model, batch, loss=task.loss if task.on_model else None))
 
 
 def short_records(names: Sequence[str] | None = None) -> Iterator[Record]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from initadvisor.training.engine.member import MemberKey, MemberState
-from initadvisor.trials.odds import Belief, Odds, View, action, odds
+from initadvisor.trials.odds import UNKNOWN_FACTS, Belief, Facts, Odds, View, action, odds
 from initadvisor.trials.result import Decision, Ground, Verdict
 from initadvisor.trials.standings import Arm
 from initadvisor.types import CURRENT
@@ -78,7 +78,9 @@ def _common_horizon(a: MemberState, b: MemberState) -> int:
     return max({step for step, _ in a.heldout} & {step for step, _ in b.heldout}, default=0)
 
 
-def view_of(pairing: Pairing, *, initial: float, full_steps: int | None, place: int) -> View:
+def view_of(
+    pairing: Pairing, *, initial: float, full_steps: int | None, place: int, facts: Facts = UNKNOWN_FACTS
+) -> View:
     """What was seen, as the odds are asked with it."""
     alive = [(c, m) for c, m in pairing.runs if not c.dead and not m.dead]
     if alive:
@@ -104,6 +106,7 @@ def view_of(pairing: Pairing, *, initial: float, full_steps: int | None, place: 
         place=place,
         candidate_dead=sum(m.dead for _, m in pairing.runs),
         current_dead=sum(c.dead for c, _ in pairing.runs),
+        facts=facts,
     )
 
 
@@ -126,6 +129,7 @@ def decide(
     initial: float,
     full_steps: int | None,
     place: int,
+    facts: Facts = UNKNOWN_FACTS,
     interrupted: bool = False,
     dead_draws: tuple[int, int] | None = None,
     belief: Belief = odds,
@@ -137,6 +141,7 @@ def decide(
         initial: held-out loss of the current weights before any step.
         full_steps: of the full training, None where unknown.
         place: of the challenger in the rules' order, 0 for the first.
+        facts: of the network.
         interrupted: the user stopped before the plan was done.
         dead_draws: of the challenger, and how many were looked at, where its first draw was dead.
         belief: says how sure an early view is.
@@ -145,7 +150,7 @@ def decide(
     challenger_dead = sum(m.dead for _, m in pairing.runs)
     if pairing.seeds and dead == challenger_dead == pairing.seeds:
         return Decision.unconfirmed(Ground.ALL_BREAK, pairing.control[1], full_steps=full_steps)
-    view = view_of(pairing, initial=initial, full_steps=full_steps, place=place)
+    view = view_of(pairing, initial=initial, full_steps=full_steps, place=place, facts=facts)
     if dead_draws is not None:
         challenger_dead, drawn = dead_draws
         view = replace(view, candidate_dead=challenger_dead, seeds=max(view.seeds, drawn))

@@ -16,9 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from initadvisor.trials.view import Facts, View, best, clip, facts_features, features, place_feature
+from initadvisor.trials.view import UNKNOWN_FACTS, Facts, View, best, clip, facts_features, features, place_feature
 
-__all__ = ["Action", "Belief", "Facts", "Odds", "View", "action", "artefact", "no_trial", "odds"]
+__all__ = ["UNKNOWN_FACTS", "Action", "Belief", "Facts", "Odds", "View", "action", "artefact", "no_trial", "odds"]
 
 ARTEFACT = Path(__file__).with_name("odds.json")
 
@@ -104,7 +104,7 @@ def odds(view: View) -> Odds:
     return _summary(found.better * alive + beaten + both / 2, found.worse * alive + alone, ends)
 
 
-def no_trial(place: int, facts: Facts = Facts()) -> Odds:  # noqa: B008 (a frozen value)
+def no_trial(place: int, facts: Facts = UNKNOWN_FACTS) -> Odds:
     """Odds by the rules and the facts of the network alone, nothing trained.
 
     Args:

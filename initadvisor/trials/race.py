@@ -14,12 +14,13 @@ from initadvisor.training.engine.member import MemberKey, MemberState
 from initadvisor.training.engine.result import Status
 from initadvisor.trials.decide import Pairing, by_rules, decide, paired, settled
 from initadvisor.trials.ledger import Ledger
-from initadvisor.trials.odds import Belief, no_trial, odds
+from initadvisor.trials.odds import Belief, Facts, no_trial, odds
 from initadvisor.trials.plan import FIRST_RUNG, Plan, Rung, Terms, describe, next_rung
 from initadvisor.trials.rates import choose_rate
 from initadvisor.trials.refine import HIGHEST, LOWEST, refinable, refined
 from initadvisor.trials.result import Decision, Ground
 from initadvisor.trials.standings import Arm, Field, Standing, standing
+from initadvisor.trials.view import network_facts
 from initadvisor.types import CURRENT
 
 EVALS_IN_A_RUNG = 4
@@ -70,6 +71,11 @@ class Setting:
     def seeds(self, phase: str, count: int) -> list[int]:
         """The first so many seeds of a phase; runs of equal seeds see the same data and noise."""
         return [derive(self.seed, phase, i) for i in range(count)]
+
+    @property
+    def facts(self) -> Facts:
+        """What the network says about how much there is to gain."""
+        return network_facts(self.spec)
 
     def place(self, scheme: str) -> int:
         """Of a scheme in the rules' order, the best challenger is 0; -1 for one that was refined."""
@@ -443,7 +449,7 @@ class Race:
         first = next((s.name for s in self.setting.schemes if s.name != CURRENT), None)
         if first is None:
             return Decision.unconfirmed(Ground.NO_CANDIDATE, lr, full_steps=full)
-        return by_rules(first, lr, no_trial(0), full_steps=full, more_steps=2 * FIRST_RUNG)
+        return by_rules(first, lr, no_trial(0, self.setting.facts), full_steps=full, more_steps=2 * FIRST_RUNG)
 
     def _leaders(self) -> list[Arm]:
         """Challengers, best first: by fresh seeds where there are some, else by the last rung."""
@@ -469,6 +475,7 @@ class Race:
             initial=self.initial,
             full_steps=self.ledger.about.full_steps,
             place=self.setting.place(challenger[0]),
+            facts=self.setting.facts,
             dead_draws=self._dead_draws.get(challenger[0]),
             belief=self.setting.belief,
         )

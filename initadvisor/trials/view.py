@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from initadvisor.graph.spec import ModelSpec
+from initadvisor.schemes.rules.reading import has_norms
 
 LARGEST = 5.0
 """Largest logarithm of a ratio of losses that is told apart: beyond a factor of 150 all ends are alike."""
@@ -28,10 +29,6 @@ USUAL_SEEN = 0.2
 UNORDERED = 10
 """Place of a candidate that no rule ordered: in the middle of the twenty that are proposed."""
 
-NORMALISED_SHARE = 0.3
-"""Share of a network's weights with a normalisation at their side from which the network counts as normalised: in a
-transformer block two weights of six have one, in a residual CNN all but the first and the last."""
-
 USUAL_DEPTH, DEEPEST = 6, 60
 """Depth at which depth says nothing, and the one beyond which it says no more; the deepest recorded net has 24."""
 
@@ -48,13 +45,16 @@ class Facts:
 
     Attributes:
         depth: weight layers on the longest path from input to output.
-        normalised: at least :data:`NORMALISED_SHARE` of the weights have a normalisation at their side.
+        normalised: it has normalisation layers.
         residual: it has residual branches.
     """
 
     depth: int | None = None
     normalised: bool | None = None
     residual: bool = False
+
+
+UNKNOWN_FACTS = Facts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +86,12 @@ class View:
     place: int = 0
     candidate_dead: int = 0
     current_dead: int = 0
-    facts: Facts = Facts()
+    facts: Facts = UNKNOWN_FACTS
 
 
-def facts_of(spec: ModelSpec) -> Facts:
-    """The facts of an analysed network."""
-    weights = [p for p in spec.params if len(p.shape) > 1]
-    beside = sum(p.norm_before is not None or p.norm_after is not None for p in weights)
-    return Facts(spec.depth, beside >= NORMALISED_SHARE * max(len(weights), 1), bool(spec.branches))
+def network_facts(spec: ModelSpec | None) -> Facts:
+    """The facts of an analysed network; nothing is known of one that was not."""
+    return UNKNOWN_FACTS if spec is None else Facts(spec.depth, has_norms(spec), bool(spec.branches))
 
 
 def seen(steps: int, full_steps: int | None) -> float:

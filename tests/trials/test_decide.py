@@ -3,12 +3,17 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+from initadvisor.graph.analyze import analyze
 from initadvisor.training.engine.member import MemberKey, MemberState
 from initadvisor.training.engine.result import Status
 from initadvisor.trials.decide import decide, paired, settled
+from initadvisor.trials.odds import Facts
+from initadvisor.trials.race import Setting
 from initadvisor.trials.result import Decision, Ground, Verdict
 from initadvisor.trials.standings import Arm, Field, Standing, ahead, standing
 
@@ -37,6 +42,24 @@ def test_only_common_seeds_and_horizons_are_compared() -> None:
     found = decided(*runs)
     assert (found.horizon, found.seeds, found.fresh) == (40, 1, 0)
     assert (found.current_loss, found.challenger_loss, found.effect) == (1.5, 0.5, 1.0)
+
+
+def test_facts_of_the_network_move_the_odds() -> None:
+    """The same early lead says more of a deep network without norms than of a normalised one."""
+    pairing = paired(
+        OTHER, CURRENT, {r.key: r for r in (run(CURRENT, [(20, 2.2)]), run(OTHER, [(20, 2.1)]))}, ("race",), "fresh"
+    )
+    deep, normed = (
+        decide(pairing, initial=2.3, full_steps=3000, place=0, facts=Facts(20, normalised=normalised))
+        for normalised in (False, True)
+    )
+    assert deep.p_better > normed.p_better
+
+
+def test_a_race_knows_its_network() -> None:
+    x, y = torch.randn(8, 4), torch.randint(0, 2, (8,))
+    spec = analyze(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), (x, y))
+    assert Setting((), spec, 0).facts == Facts(2, normalised=False) and Setting((), None, 0).facts == Facts()
 
 
 def test_a_clear_lead_is_a_switch_and_a_level_race_is_none() -> None:

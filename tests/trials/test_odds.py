@@ -14,7 +14,7 @@ from torch import nn
 from initadvisor.graph.analyze import analyze
 from initadvisor.trials.odds import Facts, Odds, View, action, artefact, no_trial, odds
 from initadvisor.trials.rates import choose_rate, level_with, lowest_level
-from initadvisor.trials.view import facts_of, seen
+from initadvisor.trials.view import network_facts, seen
 
 anything = st.floats(allow_nan=True, allow_infinity=True, width=64)
 losses = st.lists(anything, min_size=0, max_size=6).map(tuple)
@@ -136,8 +136,8 @@ def test_facts_are_read_from_the_spec() -> None:
     x, y = torch.randn(8, 4), torch.randint(0, 2, (8,))
     plain = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     normed = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 2))
-    assert facts_of(analyze(plain, (x, y))) == Facts(3, normalised=False, residual=False)
-    assert facts_of(analyze(normed, (x, y))) == Facts(2, normalised=True, residual=False)
+    assert network_facts(analyze(plain, (x, y))) == Facts(3, normalised=False, residual=False)
+    assert network_facts(analyze(normed, (x, y))) == Facts(2, normalised=True, residual=False)
 
 
 def test_a_change_that_promises_nothing_is_not_advised() -> None:
