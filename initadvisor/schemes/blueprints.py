@@ -37,6 +37,7 @@ STRUCTURE = (
     "forget_bias",
     "second_bias",
     "embedding_offset",
+    "embedding_product",
     "embedding_unit",
     "embedding_tied",
     "position",
@@ -64,8 +65,10 @@ _PLAIN = (
     "norm_shift",
     "bias",
     "constant_as_found",
+    "embedding_tied",
     "torch_default",
 )
+"""What stands behind a classic. Of tables the classics say nothing: torch's draw, but of those that are the head."""
 
 
 @dataclass(frozen=True)

@@ -209,12 +209,17 @@ def _products(spec: ModelSpec, constants: Mapping[str, float]) -> tuple[tuple[st
 
 
 def _loose_factors(spec: ModelSpec, constants: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-    """Learned factors at zero that belong to no branch: any branch may lie behind them, so each is taken to do so."""
-    known = {branch.scale for branch in spec.branches}
+    """Factors at zero that the analysis ties to no branch: any branch may lie behind them, so each is taken to do so.
+
+    Learned numbers, and weights that came as zeros beside a branch or on it (the modulation of a gated block).
+    """
+    known = {branch.scale for branch in spec.branches}.union(*(branch.last for branch in spec.branches))
     for param in spec.params:
-        factor = param.role in (Role.SCALAR, Role.BRANCH_SCALE) and constants.get(param.path) == 0
-        if factor and param.path not in known:
-            yield from ((param.path, weight) for branch in spec.branches for weight in branch.last)
+        factor = param.role in (Role.SCALAR, Role.BRANCH_SCALE) or is_weight(param)
+        if not factor or constants.get(param.path) != 0 or param.path in known or param.role is Role.OUTPUT:
+            continue
+        behind = (b for b in spec.branches if param.branch is None or param.branch == b.index)
+        yield from ((param.path, weight) for branch in behind for weight in branch.last)
 
 
 def dead_branches(scheme: Scheme, spec: ModelSpec, constants: Mapping[str, float]) -> tuple[str, ...]:

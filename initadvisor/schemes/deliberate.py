@@ -18,6 +18,7 @@ from initadvisor.initializers.registry import get as card_of
 from initadvisor.schemes.drawn import Deliberate, Found, Look, look_at
 from initadvisor.schemes.regions import gather
 from initadvisor.schemes.rules.fills import fans_of
+from initadvisor.schemes.rules.gain import learns_from_zero
 from initadvisor.schemes.rules.reading import is_weight, weight_of_bias
 from initadvisor.types import Role
 
@@ -36,7 +37,7 @@ _FORGET_VALUES = (0.0, 0.5, 1.0)
 
 _OFFSETS = frozenset({Role.BIAS, Role.NORM_SHIFT})
 
-_FREE = frozenset({Role.UNUSED, Role.SCALAR, Role.BRANCH_SCALE, Role.ACTIVATION})
+_FREE = frozenset({Role.UNUSED, Role.SCALAR, Role.BRANCH_SCALE, Role.ACTIVATION, Role.ELEMENTWISE, Role.LATENT})
 """Roles whose rules look after the author's values themselves."""
 
 _STATE_CARDS = ("mamba_a_log", "mamba2_a_log", "mamba_dt_bias")
@@ -60,7 +61,7 @@ def deliberate_values(model: nn.Module, spec: ModelSpec, renew: Iterable[str] = 
         chosen = _read(entry, spec, tensor)
         if chosen is not None:
             found[entry.path] = chosen
-    for path in _symmetric(spec, found):
+    for path in {*_symmetric(spec, found), *_asleep(spec, found, params)}:
         del found[path]
     return found
 
@@ -171,3 +172,18 @@ def _symmetric(spec: ModelSpec, found: Mapping[str, Deliberate]) -> list[str]:
         flat[p.depth] = flat.get(p.depth, True) and constant
     blocked = {d for d in flat if flat[d] and (flat.get(d + 1, False) or flat.get(d - 1, False))}
     return [p.path for p in weights if p.depth in blocked and p.path in found]
+
+
+def _asleep(spec: ModelSpec, found: Mapping[str, Deliberate], params: Mapping[str, torch.Tensor]) -> list[str]:
+    """Weights of zeros, without a bias, behind which the activation has no slope: no gradient ever gets to them."""
+    biases = [p for p in spec.params if p.role is Role.BIAS and p.path in params and not params[p.path].is_meta]
+    awake = {p.bias_of for p in biases if bool(params[p.path].any())}
+    return [
+        p.path
+        for p in spec.fillable
+        if is_weight(p)
+        and p.path in found
+        and found[p.path].value == 0
+        and p.path not in awake
+        and not learns_from_zero(p, spec)
+    ]

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
+from initadvisor.errors import InitAdvisorError, swallowed
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes import build
 from initadvisor.schemes.beliefs import figure, prior
@@ -19,15 +21,21 @@ from initadvisor.schemes.data_driven.candidates import data_driven
 from initadvisor.schemes.deliberate import constants_of, deliberate_values
 from initadvisor.schemes.distinct import distinct
 from initadvisor.schemes.family import facts_of
+from initadvisor.schemes.first_step import first_steps
 from initadvisor.schemes.protect import looks_trained, protect_spec
 from initadvisor.schemes.rules.rule import Context
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.schemes.targets import output_bias
 from initadvisor.schemes.values import SchemeKind
 from initadvisor.training.calls import trained_batch
-from initadvisor.training.data import first_batch
+from initadvisor.training.data import Batch, first_batch
 from initadvisor.training.losses import Loss
 from initadvisor.types import TORCH_DEFAULT
+
+_TRIED = (SchemeKind.RULES, SchemeKind.TEXTBOOK)
+
+_MOST_ELEMENTS = 10_000_000
+"""Elements of a model up to which every proposal is drawn once to look at its first pass: a second or two in all."""
 
 MOST_CANDIDATES = int(figure("most_candidates"))
 
@@ -163,4 +171,26 @@ def propose(model: nn.Module, sample_batch: Any, *, loss: Callable[..., Any] | N
     warning = looks_trained(model, spec)
     if warning is not None:
         warnings.warn(warning, stacklevel=2)
-    return propose_from_spec(spec, model, batch)
+    return _sound(propose_from_spec(spec, model, batch), model, batch, loss)
+
+
+def _sound(
+    schemes: tuple[Scheme, ...], model: nn.Module, batch: Batch, loss: Callable[..., Any] | None
+) -> tuple[Scheme, ...]:
+    """Without those whose first step is worse than it was and that nothing explains.
+
+    Both baselines stay, whatever they do, and what measures on the data first. Where no loss fits the batch, or the
+    model is large, nothing is tried: the race looks at each start anyway.
+    """
+    tried = {s.name: s for s in schemes if s.kind in _TRIED and not s.calibrations}
+    parameters = list(model.parameters())
+    if any(is_lazy(p) or p.is_meta for p in parameters) or sum(p.numel() for p in parameters) > _MOST_ELEMENTS:
+        return schemes
+    try:
+        found = first_steps(model, batch, tried, loss=loss)
+    except InitAdvisorError:
+        return schemes
+    except (RuntimeError, ValueError, TypeError, ArithmeticError, NotImplementedError) as error:
+        swallowed("the first pass of what is proposed", error)
+        return schemes
+    return tuple(s for s in schemes if s.name not in found or found[s.name].holds)

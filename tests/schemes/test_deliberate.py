@@ -215,6 +215,14 @@ def test_symmetric_layers_in_a_row_are_a_fault_and_not_a_choice():
         model = dense(nn.ReLU())
         nn.init.constant_(model[2].weight, value)
         assert list(deliberate_values(model, analyze(model, batch))) == ["2.weight"]
+        model = dense(nn.Tanh())
+        nn.init.constant_(model[0].weight, value)
+        assert list(deliberate_values(model, analyze(model, batch))) == ["0.weight"]
+    dead = dense(nn.ReLU())
+    nn.init.zeros_(dead[0].weight)
+    assert list(deliberate_values(dead, analyze(dead, batch))) == ["0.weight"]  # its biases wake it
+    nn.init.zeros_(dead[0].bias)
+    assert deliberate_values(dead, analyze(dead, batch)) == {}
 
 
 def test_values_known_to_be_at_fault_are_no_choice():

@@ -164,6 +164,7 @@ ROWS: dict[str, Row] = {
     "tfixup_table": at(UNTIED, "table", is_("normal", std=0.25)),
     "subln": Row(branch(OUT, 8, NormStyle.INNER_NORM), "out", is_("variance_scaling", LN_2L)),
     "embedding_unit": at(UNTIED, "table", is_("normal", std=1.0)),
+    "embedding_product": at(spec_of(TABLE, OFFSET), "table", is_("normal", std=64**-0.25)),
     "embedding_tied": at(TIED, "table", is_("normal", std=0.25)),
     "embedding_factor": at(UNTIED, "table", is_("normal", std=0.01)),
     "embedding_offset": at(spec_of(TABLE, OFFSET), "offset", is_("normal", std=0.01)),

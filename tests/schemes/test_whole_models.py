@@ -409,7 +409,7 @@ def test_a_factor_model_may_start_with_small_tables_where_torchs_products_grow_w
         size[name] = float(copied(*batch).detach().std())
     # Variance of the output: width products of the two variances, and two offsets; rows repeat, so a tenth is allowed.
     assert size[CURRENT] == pytest.approx(math.sqrt(width + 2), rel=0.1)
-    assert size["rules_orthogonal"] == pytest.approx(math.sqrt(width), rel=0.1), "offsets are nearly zero"
+    assert size["rules_orthogonal"] == pytest.approx(0.5, rel=0.1), "products sum to half of unit size"
     assert size["rules_unit_rows"] == pytest.approx(width**-0.5, rel=0.1)
     assert size["rules_small_tables"] < 0.02
 

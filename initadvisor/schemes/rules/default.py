@@ -101,7 +101,9 @@ def _default(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
         return Proposal(constant(param, value), f"the slope its author chose, {value:g}")
     found = context.constants.get(param.path)
     if found is not None:
-        return Proposal(constant(param, found), f"its module fills it with {found:g}")
+        return Proposal(
+            constant(param, found), f"its author set it to {found:g}, and torch has no draw of its own for it"
+        )
     return Proposal(
         (), f"{param.module_type or 'its module'} is no layer of torch's; the values its author gave it are kept"
     )

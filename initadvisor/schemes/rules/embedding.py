@@ -6,7 +6,7 @@ import math
 
 from initadvisor.graph.spec import ModelSpec, ParamSpec
 from initadvisor.schemes.rules.fills import normal, trunc_normal
-from initadvisor.schemes.rules.reading import is_tied
+from initadvisor.schemes.rules.reading import is_head_too, is_weight
 from initadvisor.schemes.rules.rule import Context, Proposal, Rule
 from initadvisor.types import Role
 
@@ -26,7 +26,7 @@ def _width(param: ParamSpec) -> int:
 
 
 def _untied(param: ParamSpec, spec: ModelSpec) -> bool:
-    return param.role is Role.EMBEDDING and not is_tied(param, spec)
+    return param.role is Role.EMBEDDING and not is_head_too(param, spec)
 
 
 def _unit(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
@@ -34,6 +34,19 @@ def _unit(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
     return Proposal(
         normal(param, 1.0),
         f"it starts the stream and no head shares it: unit size, beside which what the layers add stays small{reader}",
+    )
+
+
+def _alone(param: ParamSpec, spec: ModelSpec) -> bool:
+    """Rows that no linear map reads: what the model says is a sum of their products (factor models)."""
+    return _untied(param, spec) and not any(is_weight(p) for p in spec.params)
+
+
+def _product(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    width = _width(param)
+    return Proposal(
+        normal(param, (4 * width) ** -0.25),
+        f"no layer reads its rows, so products of two come out: with (4·{width})^(−1/4) their sum is half of unit size",
     )
 
 
@@ -105,10 +118,11 @@ RULES = (
     Rule(
         "embedding_offset", _is_offset, _offset, "tables of one number a row, beside wider ones: N(0, .01)", ("he2017",)
     ),
+    Rule("embedding_product", _alone, _product, "tables that nothing but each other multiplies: N(0, (4d)^(−1/4))"),
     Rule("embedding_unit", _untied, _unit, "token tables with a head of their own: N(0, 1)", ("xiong2020",)),
     Rule(
         "embedding_tied",
-        lambda p, s: p.role is Role.EMBEDDING and is_tied(p, s),
+        lambda p, s: p.role is Role.EMBEDDING and is_head_too(p, s),
         _tied,
         "token tables that the head shares: N(0, 1/√d)",
         ("press2017", "vaswani2017"),

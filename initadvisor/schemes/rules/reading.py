@@ -94,6 +94,12 @@ def is_tied(param: ParamSpec, spec: ModelSpec) -> bool:
     return param.tied_to is not None or any(p.tied_to == param.path for p in spec.params)
 
 
+def is_head_too(param: ParamSpec, spec: ModelSpec) -> bool:
+    """A table that makes the scores as well: under two names, or used again where no output layer is."""
+    again = param.role is Role.EMBEDDING and param.uses > 1 and not spec.with_role(Role.OUTPUT)
+    return is_tied(param, spec) or again
+
+
 def weight_of_bias(param: ParamSpec, spec: ModelSpec) -> ParamSpec | None:
     """The weight a bias belongs to, None where it is not known."""
     if param.bias_of is None or param.bias_of not in spec:

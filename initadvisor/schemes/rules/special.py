@@ -309,7 +309,7 @@ RULES = (
     ),
     Rule(
         "zero_hadamard",
-        lambda p, s: is_weight(p) and p.role in (Role.HIDDEN, Role.INPUT) and not p.slices and sure(p),
+        lambda p, s: is_weight(p) and p.role in (Role.HIDDEN, Role.INPUT) and not p.slices and sure(p) and p.fan_in > 1,
         _hadamard,
         "identity and Hadamard instead of random weights (ZerO)",
         ("zhao2022zero",),
