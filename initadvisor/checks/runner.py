@@ -75,7 +75,7 @@ def check_training(
     Raises:
         InputError, AnalysisError: as :func:`check` does.
     """
-    require_trainable(model)
+    model = require_trainable(model)
     lazy = any(is_lazy(t) for t in (*model.parameters(), *model.buffers()))
     if lazy:
         raise InputError(

@@ -17,6 +17,7 @@ from initadvisor.graph.roles import Facts, read_roles
 from initadvisor.graph.spec import Layout, ModelSpec
 from initadvisor.training.calls import trained_batch
 from initadvisor.types import Role, Slice
+from initadvisor.wrapped import unspread
 
 
 def parameter_facts(model: nn.Module, graph: OpGraph | None = None) -> dict[str, Facts]:
@@ -60,7 +61,7 @@ def _layout(modules: Mapping[str, nn.Module], path: str) -> Layout | None:
 
 
 def require_trainable(model: Any) -> nn.Module:
-    """The model itself.
+    """The model itself, or what is inside a wrapper that spreads it over processes.
 
     Raises:
         InputError: it is no module, is scripted, has no parameter, or none that is trained.
@@ -79,7 +80,7 @@ def require_trainable(model: Any) -> nn.Module:
             f"all {len(parameters)} parameters of {type(model).__name__} are frozen (requires_grad=False); "
             "there is nothing to initialise: unfreeze those to be trained"
         )
-    return model
+    return unspread(model)
 
 
 def analyze(model: nn.Module, sample_batch: Any, *, loss: Callable[..., Any] | None = None) -> ModelSpec:
@@ -110,7 +111,7 @@ def analyze(model: nn.Module, sample_batch: Any, *, loss: Callable[..., Any] | N
         >>> spec.depth, spec.output_classes, spec.coverage.complete
         (2, 3, True)
     """
-    require_trainable(model)
+    model = require_trainable(model)
     batch = trained_batch(model, sample_batch, loss)
     return read(model, capture(model, batch))
 

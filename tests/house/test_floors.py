@@ -19,7 +19,7 @@ PACKAGE = ROOT / "initadvisor"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "private"),
     ("types", "references", "registry", "reach", "streams", "plaintext", "files"),
-    ("snapshot", "guard", "twins"),
+    ("snapshot", "guard", "wrapped", "twins"),
     ("training",),
     ("graph", "initializers"),
     ("schemes",),
