@@ -83,6 +83,27 @@ def swallowed(where: str, error: Exception) -> str:
     return f"{type(error).__name__}: {first}"
 
 
+COMPUTING = (ArithmeticError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
+"""What a user's model or loss, and torch beneath them, raise where they cannot do what is asked."""
+
+
+def worked_around(where: str, error: Exception, expected: tuple[type[Exception], ...] = COMPUTING) -> None:
+    """Log an error of the user's code after which there is another way; of any other kind it is :func:`swallowed`.
+
+    Args:
+        where: what was being done, for the log.
+        error: as it was caught.
+        expected: kinds that are no news here.
+
+    Raises:
+        Exception: the error itself, where it is not expected and :data:`STRICT` is set.
+    """
+    if isinstance(error, (InitAdvisorError, *expected)):
+        LOGGER.info("%s: %s, so it is done another way", where, error)
+    else:
+        swallowed(where, error)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Sentence part that suggests the known name closest to a mistyped one.
 

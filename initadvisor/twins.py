@@ -9,7 +9,6 @@ was shared within the original is shared within the copy.
 from __future__ import annotations
 
 import copy
-import logging
 import types
 import weakref
 from collections.abc import Mapping
@@ -17,7 +16,20 @@ from typing import Any
 
 import torch
 
-from initadvisor.reach import EMPTY, MUTABLE, Kind, Node, Reach, assigned_globals, contents, global_values, reach
+from initadvisor.errors import worked_around
+from initadvisor.reach import (
+    EMPTY,
+    MUTABLE,
+    Kind,
+    Node,
+    Reach,
+    assigned_globals,
+    contents,
+    global_values,
+    named_globals,
+    reach,
+)
+from initadvisor.wrapped import SPREADING, Unspread, inside
 
 DATA_BYTES = 1 << 24
 """Bytes from which an array that belongs to no network is taken for data, which copies share: 16 MB are more than a
@@ -56,6 +68,8 @@ class Originals:
         self._stateful = self.found.leading_to(_with_state(self.found) - apart)
         self._functions = [n.value for n in self.found.nodes if n.kind is Kind.FUNCTION and self._is_made_anew(n)]
         self._holders = [n.value for n in self.found.nodes if n.kind is Kind.OBJECT and _weak_attributes(n.value)]
+        # The innermost first: what is inside others is then done when those are.
+        self._wrappers = [n.value for n in reversed(self.found.nodes) if isinstance(n.value, SPREADING)]
         self._optimizers = [n.value for n in self.found.nodes if isinstance(n.value, torch.optim.Optimizer)]
         self._tensors = [n.value for n in self.found.nodes if n.kind is Kind.TENSOR and id(n.value) not in apart]
 
@@ -99,6 +113,8 @@ class _Copying:
         functions = self.of._functions
         for function in functions:
             self.memo[id(function)] = self._shell(function)
+        for wrapper in self.of._wrappers:
+            self.memo[id(wrapper)] = Unspread(copy.deepcopy(inside(wrapper), self.memo))
         made = {name: copy.deepcopy(value, self.memo) for name, value in self.of.roots.items()}
         for function in functions:
             self._fill(function, self.memo[id(function)])
@@ -149,7 +165,7 @@ class _Copying:
         try:
             return copy.deepcopy(value, self.memo)
         except Exception as error:  # noqa: BLE001 - an object's own __deepcopy__ or __reduce__ may raise anything
-            logging.getLogger("initadvisor").debug("shared between copies: %s (%s)", type(value).__name__, error)
+            worked_around(f"copying a {type(value).__name__}, which copies share now", error, (Exception,))
             self.memo[id(value)] = value
             return value
 
@@ -192,11 +208,8 @@ def _with_state(found: Reach) -> set[int]:
 
 def _touches(node: Node, assigned: set[tuple[int, str]]) -> bool:
     function = node.value
-    return any(home == id(function.__globals__) and name in _all_names(function) for home, name in assigned)
-
-
-def _all_names(function: types.FunctionType) -> set[str]:
-    return {*global_values(function), *assigned_globals(function.__code__), *function.__code__.co_names}
+    names = named_globals(function.__code__)
+    return any(home == id(function.__globals__) and name in names for home, name in assigned)
 
 
 def _in_networks(found: Reach) -> set[int]:

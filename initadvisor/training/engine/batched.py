@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from initadvisor.errors import COMPUTING, LOGGER, worked_around
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.streams import seed_all
@@ -37,6 +38,9 @@ LOOKED_EVERY = 16
 REPLAYED_FROM = 20
 """Steps ahead from which a stack's step is recorded: that, and recording it again, takes about six steps' time, a
 replay saves a third to a half of one."""
+
+NOT_BATCHED = (*COMPUTING, MemoryError, NotBatchableError, AttributeError)
+"""What is raised where members cannot train side by side; the last by a torch whose private names have changed."""
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate")
 """Parts of the messages in which torch says so, on processors and accelerators."""
@@ -120,6 +124,7 @@ def train_batched(
             continue
         except Exception as error:  # noqa: BLE001 - whatever vmap or the user's code raises, the loop is the judge of it
             too_large = is_out_of_memory(error)
+            worked_around("training members side by side", error, NOT_BATCHED)
             break
     # Out of the handler: an exception under treatment keeps the frames of the failed stack, and all it had allocated.
     if not too_large:
@@ -219,6 +224,7 @@ def _draws(
         try:
             draws[name, seed] = make_draw(task, schemes[name], seed, spec, score=name == CURRENT)
         except Exception as error:  # noqa: BLE001 - a scheme that does not fit is that member's result
+            LOGGER.info("drawing %s failed", name, exc_info=error)
             broken[name, seed] = quoted(error)
     return draws, broken
 

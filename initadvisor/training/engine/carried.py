@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import pickle
 import weakref
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from initadvisor.errors import LOGGER
 from initadvisor.reach import WRITTEN, Node, Reach, reach
 from initadvisor.snapshot import Snapshot, read_contents, write_contents
 from initadvisor.training.engine.member import ArrayPickler
@@ -55,7 +55,7 @@ class Carried:
         try:
             _Writer(sink, numbers).dump(changed)
         except (pickle.PicklingError, TypeError, AttributeError, RuntimeError) as error:
-            logging.getLogger("initadvisor").info("a run begins again, as it cannot be written down: %s", error)
+            LOGGER.info("a run begins again, as what it holds cannot be written down: %s", error)
             raise NotCarriedError(str(error)) from error
         return sink.getvalue()
 

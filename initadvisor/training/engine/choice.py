@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
+from initadvisor.errors import worked_around
 from initadvisor.schemes.scheme import Scheme
-from initadvisor.training.engine.batched import batching_of, is_out_of_memory, time_steps
+from initadvisor.training.engine.batched import NOT_BATCHED, batching_of, is_out_of_memory, time_steps
 from initadvisor.training.engine.loop import Draw, Training, make_draw
 from initadvisor.training.engine.member import MemberKey, MemberState, load_tensors
 from initadvisor.training.engine.stack import Batching, Stack
@@ -156,6 +157,7 @@ def choose_batching(
         states, draws = _members(task, schemes, names, seed)
         seconds, spent = _check(task, batching, states, draws)
     except Exception as error:  # noqa: BLE001 - whatever stands in the way of batching is the reason to loop
+        worked_around("batching members", error, NOT_BATCHED)
         reason = str(error) if isinstance(error, NotBatchableError) else quoted(error)
         return Choice(text=f"{loop_text}; not batched: {reason[:160]}")
     limit = int(FREE_SHARE * free_memory(task.device) / max(1, batching.member_bytes) / max(1, workers))

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from initadvisor.errors import worked_around
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.guard import run_eagerly
 from initadvisor.schemes.scheme import Scheme
@@ -134,7 +135,8 @@ def time_loop(task: TrainingTask, seed: int) -> tuple[float | None, int]:
             training.step(index)
             steps += 1
             best = best if index == 0 else min(best, clock() - began)
-    except Exception:  # noqa: BLE001 - weights that break at once leave the gate's estimate
+    except Exception as error:  # noqa: BLE001 - weights that break at once leave the gate's estimate
+        worked_around("timing the loop", error)
         return (best if math.isfinite(best) else None), steps
     return best, steps
 

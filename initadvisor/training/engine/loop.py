@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from initadvisor.errors import LOGGER
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.guard import preserve_process
 from initadvisor.schemes.scheme import Scheme
@@ -236,6 +237,7 @@ def train_members(
                 score = state.key.scheme == CURRENT
                 draw = make_draw(task, schemes[state.key.scheme], state.key.seed, spec, score=score)
             except Exception as error:  # noqa: BLE001 - whatever a user's model raises is that member's result
+                LOGGER.info("drawing %s failed", state.key.scheme, exc_info=error)
                 draw = error
         after = _train_one(task, state, draw, until, evals, spec)
         done.append(replace(after, seconds=state.seconds + time.perf_counter() - started))
@@ -283,6 +285,7 @@ def _train_one(
     except NoGradientError:
         status, message = Status.NO_GRADIENT, NOTHING_MOVES
     except Exception as error:  # noqa: BLE001 - a user's training may raise anything; it is quoted
+        LOGGER.info("a training with %s failed", state.key.scheme, exc_info=error)
         status, message = Status.FAILED, quoted(error)
     return replace(
         state,

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
+from initadvisor.errors import worked_around
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.streams import derive_step, seed_all
 from initadvisor.training.engine.result import SignalFlow
@@ -162,7 +163,8 @@ def measure_flow(
             loss = task.compute_loss(model, task.batch_at(seed, step))
         loss.backward()  # type: ignore[no-untyped-call]
         ratios = _update_ratios(task, model, optimizer, watch.layers) if optimizer is not None else ()
-    except Exception:  # noqa: BLE001 - figures are an extra; a training that breaks is told by the training itself
+    except Exception as error:  # noqa: BLE001 - figures are an extra; a training that breaks is told by itself
+        worked_around("measuring signal and gradient flow", error)
         return None
     layers = tuple(watch.layers.values())
     if not layers:
