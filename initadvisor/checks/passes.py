@@ -26,7 +26,7 @@ from initadvisor.graph.analyze import read
 from initadvisor.graph.capture import Recording, capture, recording
 from initadvisor.graph.spec import ModelSpec
 from initadvisor.guard import preserve_model, preserve_process, run_eagerly
-from initadvisor.training.data import Batch, map_tensors, tensors_in
+from initadvisor.training.data import Batch, map_tensors, own_copy, tensors_in
 from initadvisor.training.engine.metrics import watched_weights
 from initadvisor.training.losses import LabelError, Loss, LossKind, first_line, infer_kind, quoted, reshaping, scores_of
 from initadvisor.training.sanity import scales
@@ -79,6 +79,7 @@ def measure(model: nn.Module, batch: Batch, loss: Loss | None) -> tuple[ModelSpe
         AnalysisError: the model rejects the batch.
         InputError: the given loss cannot be called.
     """
+    batch = own_copy(batch)
     watch = Watch(model, batch)
     guarded = preserve_model(model, None if loss is None else loss.function)
     with preserve_process(), guarded, run_eagerly(), torch.enable_grad(), warnings.catch_warnings():

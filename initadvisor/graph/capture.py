@@ -25,7 +25,7 @@ from initadvisor.graph.kinds import words
 from initadvisor.graph.opgraph import Op, OpGraph, Ref, Source, Value
 from initadvisor.guard import preserve_model, preserve_process, run_eagerly
 from initadvisor.private import owner_of, scripted_functions_seen, version_of
-from initadvisor.training.data import Batch, map_tensors, tensors_in
+from initadvisor.training.data import Batch, own_copy, tensors_in
 
 _QUESTIONS = words(
     "size dim ndimension numel nelement stride storage_offset is_floating_point is_complex is_contiguous is_inference "
@@ -293,23 +293,6 @@ def runnable(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model) if has_lazy(model) else model
 
 
-def _own_copy(batch: Batch, device: torch.device | None) -> Batch:
-    """A batch the model may write to."""
-
-    def copied(tensor: torch.Tensor) -> torch.Tensor:
-        moved = tensor.detach() if device is None else tensor.detach().to(device)
-        return moved.clone() if not moved.is_sparse else moved
-
-    def each(value: Any) -> Any:
-        value = map_tensors(value, copied)
-        is_foreign = not isinstance(value, (torch.Tensor, tuple, list, dict, str, int, float)) and value is not None
-        return value.clone() if is_foreign and callable(getattr(value, "clone", None)) else value
-
-    raw = each(batch.raw) if batch.through is not None else None
-    args, kwargs = tuple(each(a) for a in batch.args), {k: each(v) for k, v in batch.kwargs.items()}
-    return Batch(args, kwargs, None, raw, batch.through)
-
-
 def _meta_device(model: nn.Module) -> torch.device | None:
     """``meta`` where every parameter lies there, so that the batch has to follow."""
     devices = {p.device.type for p in model.parameters()}
@@ -341,7 +324,7 @@ def capture(model: nn.Module, batch: Batch) -> OpGraph:
     if has_lazy(model):
         # The shapes come with the first call; only the second has them all as ordinary parameters.
         with preserve_process(), torch.no_grad(), run_eagerly():
-            _call(model, _own_copy(batch, None), _Recorder(module_names(model)))
+            _call(model, own_copy(batch), _Recorder(module_names(model)))
     with preserve_process(), preserve_model(model, batch.through), torch.no_grad(), recording(model, batch) as record:
         return record.graph(record.run())
 
@@ -399,7 +382,7 @@ def recording(model: nn.Module, batch: Batch) -> Iterator[Recording]:
         (True, ['linear'])
     """
     with run_eagerly():
-        yield Recording(model, _own_copy(batch, _meta_device(model)))
+        yield Recording(model, own_copy(batch, _meta_device(model)))
 
 
 def _name(recorder: _Recorder, named: Iterable[tuple[str, torch.Tensor]], kind: Source) -> dict[str, int]:

@@ -24,6 +24,7 @@ from initadvisor.schemes.verify import check_declared, check_written, sample_of
 from initadvisor.training.calls import trained_batch
 from initadvisor.training.data import Batch
 from initadvisor.training.losses import Loss, choose_loss
+from initadvisor.wrapped import unspread
 
 KEPT = "kept by the scheme"
 """``ApplyResult.left``: an assignment says to leave the tensor as it is, or the scheme is ``current``."""
@@ -301,7 +302,7 @@ def apply_scheme(
             notes += _renew_statistics(plan, model, keep)
         if scheme.calibrations:
             paths = {slot.path for slot, assignment in plan.fills if not _is_chosen(assignment)}
-            notes += _calibrate(scheme, model, paths, trained_batch(model, data, loss), loss, seed)
+            notes += _calibrate(scheme, unspread(model), paths, trained_batch(model, data, loss), loss, seed)
             filled = [_after(slot, entry) for (slot, _), entry in zip(plan.fills, filled, strict=True)]
     return ApplyResult(tuple(filled), plan.left, seed, tuple(notes))
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from initadvisor.graph.spec import ModelSpec, ParamSpec
 from initadvisor.initializers.registry import get as card_of
@@ -43,6 +44,11 @@ _FREE = frozenset({Role.UNUSED, Role.SCALAR, Role.BRANCH_SCALE, Role.ACTIVATION,
 _STATE_CARDS = ("mamba_a_log", "mamba2_a_log", "mamba_dt_bias")
 
 
+def _with_values(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters by path, but for lazy ones, which hold nothing yet."""
+    return {path: p for path, p in model.named_parameters(remove_duplicate=False) if not is_lazy(p)}
+
+
 def deliberate_values(model: nn.Module, spec: ModelSpec, renew: Iterable[str] = ()) -> dict[str, Deliberate]:
     """Path -> what its author set there, for every tensor that a scheme could fill.
 
@@ -51,7 +57,7 @@ def deliberate_values(model: nn.Module, spec: ModelSpec, renew: Iterable[str] = 
         spec: its reading.
         renew: paths whose values are known to be at fault, and count as unset.
     """
-    params = dict(model.named_parameters(remove_duplicate=False))
+    params = _with_values(model)
     faulty = frozenset(renew)
     found: dict[str, Deliberate] = {}
     for entry in spec.fillable:
@@ -68,7 +74,7 @@ def deliberate_values(model: nn.Module, spec: ModelSpec, renew: Iterable[str] = 
 
 def constants_of(model: nn.Module, spec: ModelSpec) -> dict[str, float]:
     """Path -> value of every tensor that holds one finite number throughout, so that a recipe can say it."""
-    params = dict(model.named_parameters(remove_duplicate=False))
+    params = _with_values(model)
     found = {}
     for entry in spec.params:
         tensor = params.get(entry.path)

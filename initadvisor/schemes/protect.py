@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from initadvisor.errors import InputError, nearest
 from initadvisor.graph.spec import ModelSpec
@@ -147,7 +148,7 @@ def looks_trained(model: nn.Module, spec: ModelSpec) -> str | None:
     spreads, norms, scales = [], [], []
     for entry in spec.fillable:
         tensor = params.get(entry.path)
-        if tensor is None or tensor.is_meta:
+        if tensor is None or is_lazy(tensor) or tensor.is_meta:
             continue
         if entry.role in WEIGHT_ROLES and len(entry.shape) >= 2:
             spread = _row_spread(tensor)

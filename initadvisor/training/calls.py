@@ -20,8 +20,9 @@ from torch.nn.parameter import is_lazy
 from initadvisor.errors import InputError
 from initadvisor.guard import preserve_model, preserve_process, run_eagerly
 from initadvisor.streams import seed_all
-from initadvisor.training.data import Batch, first_batch, map_tensors
+from initadvisor.training.data import Batch, first_batch, map_tensors, own_copy
 from initadvisor.training.losses import Loss, LossKind, choose_loss, quoted, told_kind
+from initadvisor.wrapped import unspread
 
 SEED = 0
 """Of what a loss draws while it is watched: data-driven steps that see the result follow from their own seed alone."""
@@ -76,7 +77,7 @@ def batch_as_called(model: nn.Module, batch: Batch, loss: Loss) -> Batch:
     seed_all(SEED)
     with _watched(model, seen):
         try:
-            loss(model, batch)
+            loss(model, own_copy(batch))
         except Exception as error:
             raise InputError(f"loss(model, batch) fails: {quoted(error)}") from error
     if seen.first is not None and seen.inside == seen.reached:
@@ -97,6 +98,7 @@ def read_training(model: nn.Module, sample: Any, loss: Callable[..., Any] | None
     Raises:
         InputError: the batch fits neither the model nor the loss, or the loss cannot be called.
     """
+    model = unspread(model)
     batch = first_batch(model, sample, whole=loss is not None)
     if loss is None:
         return batch, None

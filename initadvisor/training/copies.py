@@ -14,7 +14,7 @@ from initadvisor.errors import InputError
 from initadvisor.reach import modules_in, reach
 from initadvisor.training.batches import Data, Split
 from initadvisor.training.calls import batch_as_called
-from initadvisor.training.data import Batch, map_tensors
+from initadvisor.training.data import Batch, map_tensors, own_copy
 from initadvisor.training.losses import Loss, choose_loss, quoted
 from initadvisor.twins import Originals
 
@@ -57,7 +57,7 @@ def materialised(
         return model, loss, ""
     made = Originals({"model": model, "loss": loss}).copy()
     twin, loss = made["model"].to(device), made["loss"]
-    there = move_batch(batch, device)
+    there = own_copy(move_batch(batch, device))
     try:
         with torch.no_grad():
             there.call(twin)

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
 from initadvisor.errors import InputError
+from initadvisor.wrapped import inner
 
 TARGET_KEYS = ("labels", "label", "targets", "target", "y")
 """Keys under which a dict batch may carry its target, tried in this order where the model does not take them itself."""
@@ -97,8 +98,34 @@ def map_tensors(value: Any, fn: Any) -> Any:
     return value
 
 
+def own_copy(batch: Batch, device: torch.device | None = None) -> Batch:
+    """A batch that a model or a loss may write to; what is one tensor in the original is one in the copy.
+
+    Args:
+        batch: left as it is.
+        device: where the copy lies; None leaves it where the batch is.
+    """
+    done: dict[int, torch.Tensor] = {}
+
+    def copied(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in done:
+            moved = tensor.detach() if device is None else tensor.detach().to(device)
+            own = moved.clone() if moved.layout is torch.strided else moved
+            done[id(tensor)] = own.requires_grad_() if tensor.requires_grad else own
+        return done[id(tensor)]
+
+    def each(value: Any) -> Any:
+        value = map_tensors(value, copied)
+        is_foreign = not isinstance(value, (torch.Tensor, tuple, list, dict, str, int, float)) and value is not None
+        return value.clone() if is_foreign and callable(getattr(value, "clone", None)) else value
+
+    args, kwargs = tuple(each(a) for a in batch.args), {k: each(v) for k, v in batch.kwargs.items()}
+    return Batch(args, kwargs, each(batch.target), each(batch.raw), batch.through)
+
+
 def _accepts(model: nn.Module, count: int, names: Iterable[str]) -> bool | None:
     """Whether ``model.forward`` binds that many positional and those keyword arguments; None where unknowable."""
+    model = inner(model)
     if getattr(model.forward, "__func__", None) is nn.Module.forward:
         return False  # it has none of its own: only a loss knows what to call
     try:

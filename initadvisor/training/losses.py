@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from initadvisor.errors import InputError
-from initadvisor.training.data import Batch, tensors_in
+from initadvisor.training.data import Batch, own_copy, tensors_in
 
 SQUEEZE_DIM = 1
 """Size of an axis that may be dropped from an output to make it fit a target: only a single value per sample."""
@@ -153,7 +153,7 @@ def choose_loss(function: Callable[..., Any] | None, model: nn.Module, batch: Ba
         return _given(function, model, batch)
     with torch.no_grad():
         try:
-            output = batch.call(model)
+            output = own_copy(batch).call(model)
         except Exception as error:
             remedy = _remedy_for(error, model, batch)
             raise InputError(f"the model rejects the batch: {quoted(error)}{remedy}") from error
@@ -190,7 +190,7 @@ def _given(function: Callable[..., Any], model: nn.Module, batch: Batch) -> Loss
     for kind in order:
         loss = Loss(kind, function)
         try:
-            value = loss(model, batch)
+            value = loss(model, own_copy(batch))
         except Exception as error:  # noqa: BLE001 - whatever the user's function raises is quoted below
             faults.append(f"as {kind.value.removeprefix('your function of ')} {quoted(error)}")
             continue

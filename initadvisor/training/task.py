@@ -11,14 +11,15 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from initadvisor.errors import InputError
+from initadvisor.errors import InputError, worked_around
 from initadvisor.guard import preserve_process, preserving
+from initadvisor.private import version_of
 from initadvisor.reach import WRITTEN, Node, reach, roots_of
 from initadvisor.snapshot import Snapshot
 from initadvisor.streams import check_seed, derive
 from initadvisor.training.batches import Data, Split, read_data, unsplit
 from initadvisor.training.copies import chosen_loss, copied, materialised, move_batch, moved_to, sample_as_called
-from initadvisor.training.data import Batch, first_batch
+from initadvisor.training.data import Batch, first_batch, own_copy, tensors_in
 from initadvisor.training.losses import Loss, first_line, quoted
 from initadvisor.training.optimizers import OptimizerPlan, choose_rates, normalise_optimizer
 from initadvisor.training.schedule import Schedule, read_schedule
@@ -60,6 +61,7 @@ class TrainingTask:
         carries: a step changes more than parameters and buffers: attributes, or what the loss holds.
         counts: that is more than tensors of the last pass, which modules keep.
         trains: a tensor beside the model that a step writes to, which members side by side cannot share; or nothing.
+        writes: a step writes to its batch, of which it is given a copy then.
     """
 
     model: nn.Module
@@ -85,6 +87,7 @@ class TrainingTask:
     carries: bool = False
     counts: bool = False
     trains: str = ""
+    writes: bool = False
 
     @property
     def loss_name(self) -> str:
@@ -157,6 +160,7 @@ class TrainingTask:
     def compute_loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """The loss of one batch, under the user's autocast."""
         loss = self.loss_of(model)
+        batch = own_copy(batch) if self.writes else batch
         if self.autocast is None:
             return loss(model, batch)
         with torch.autocast(self.device.type, dtype=self.autocast):
@@ -338,7 +342,11 @@ def _rehearse(task: TrainingTask) -> TrainingTask:
     """Run one step and one scoring on a copy; find out what the training needs."""
     twin = task.member()
     before, own = torch.get_rng_state(), Snapshot(reach(task.roots_of(twin)))
-    value = _quoted("the training", lambda: task.compute_loss(twin, task.sample))
+    sample = own_copy(task.sample)
+    versions = [version_of(t) for t in tensors_in((sample.inputs, sample.target, sample.raw))]
+    value = _quoted("the training", lambda: task.compute_loss(twin, sample))
+    writes = versions != [version_of(t) for t in tensors_in((sample.inputs, sample.target, sample.raw))]
+    task = replace(task, writes=writes)
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         shape = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
         raise InputError(f"the loss returns {shape}, not one number; reduce it with .mean()")
@@ -428,7 +436,8 @@ def _scoring_needs_grad(task: TrainingTask, twin: nn.Module) -> bool:
     try:
         with torch.no_grad():
             task.compute_loss(twin, batch)
-    except Exception:  # noqa: BLE001 - tried again below with gradients, and quoted if that fails too
+    except Exception as error:  # noqa: BLE001 - tried again with gradients, and quoted if that fails too
+        worked_around("scoring without gradients", error, (Exception,))
         _quoted("the loss in evaluation mode", lambda: task.compute_loss(twin, batch))
         return True
     return False
