@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from initadvisor.reach import reach, roots_of
+from initadvisor.errors import InputError
+from initadvisor.reach import iterators_in, reach, roots_of
 from initadvisor.snapshot import Snapshot
 
 
@@ -149,6 +150,9 @@ def preserve_model(model: nn.Module, *others: Any, changing: Iterable[torch.Tens
         others: what else is run: a loss, a step, a factory of optimizers; those that are None are left out.
         changing: tensors whose values are meant to change; they keep what they are given.
 
+    Raises:
+        InputError: a function among it reads from an iterator.
+
     Example:
         >>> critic = nn.Linear(2, 1)
         >>> def loss(model, batch):
@@ -168,7 +172,14 @@ def preserve_model(model: nn.Module, *others: Any, changing: Iterable[torch.Tens
 @contextmanager
 def preserving(named: Mapping[str, Any], *others: Any, changing: Iterable[torch.Tensor] = ()) -> Iterator[Snapshot]:
     """As :func:`preserve_model`, of whatever is named; gives the snapshot, which tells what has changed so far."""
-    snapshot = Snapshot(reach({**named, **roots_of(*others)}), changing)
+    found = reach({**named, **roots_of(*others)})
+    iterators = iterators_in(found)
+    if iterators:
+        raise InputError(
+            f"{iterators[0]} is an iterator, which is used up by trying: read from the loader itself, or give what it "
+            "yields with the batches"
+        )
+    snapshot = Snapshot(found, changing)
     try:
         yield snapshot
     finally:

@@ -11,6 +11,7 @@ import collections
 import dis
 import enum
 import functools
+import io
 import random
 import sys
 import types
@@ -173,6 +174,8 @@ def roots_of(*values: Any) -> dict[str, Any]:
 
 
 def _joined(path: str, label: str) -> str:
+    if not label:
+        return path
     for table in _MODULE_TABLES:
         if path.endswith(table) and label.startswith("['"):
             return f"{path.removesuffix(table)}.{label[2:-2]}"
@@ -231,7 +234,7 @@ def children(value: Any, kind: Kind) -> Iterator[tuple[str, Any]]:
                 yield "grad", value.grad
             yield from ((name, item) for name, item in list(vars(value).items()) if name != "grad")
         case Kind.MAPPING:
-            yield from ((f"['{key}']", item) for key, item in list(value.items()))
+            yield from ((f"['{key}']", item) for key, item in list(value.items()) if not is_empty_table(key, item))
         case Kind.SEQUENCE | Kind.TUPLE:
             yield from ((f"[{i}]", item) for i, item in enumerate(list(value)))
             yield from _attributes(value)
@@ -256,6 +259,18 @@ def children(value: Any, kind: Kind) -> Iterator[tuple[str, Any]]:
             yield from (("", base) for base in type(value).__mro__ if is_own_code(base.__module__))
         case _:
             pass
+
+
+def is_empty_table(key: Any, value: Any) -> bool:
+    """Whether this is one of the many tables of a module, for hooks mostly, and nothing is in it.
+
+    They would be two thirds of all that is found; who holds them looks after them.
+    """
+    return key in EMPTY_TABLES and isinstance(value, dict | set) and not value
+
+
+EMPTY_TABLES = frozenset(name for name, item in vars(nn.Module()).items() if isinstance(item, dict | set) and not item)
+"""Attributes of a module that are tables without entries when it is made."""
 
 
 EMPTY = object()
@@ -317,30 +332,46 @@ def global_values(function: types.FunctionType) -> dict[str, Any]:
     if is_library(function.__code__.co_filename):
         return {}
     found: dict[str, Any] = {}
-    names = _names(function.__code__)
-    for name in names:
+    for name in named_globals(function.__code__):
         if name not in function.__globals__:
             continue
         value = function.__globals__[name]
         if not isinstance(value, types.ModuleType):
             found[name] = value
         elif is_own_code(value.__name__):
-            found |= {f"{name}.{n}": vars(value)[n] for n in names if n in vars(value)}
+            found |= {f"{name}.{n}": vars(value)[n] for n in _all_names(function.__code__) if n in vars(value)}
     return found
 
 
 @functools.lru_cache(maxsize=4096)
-def _names(code: types.CodeType) -> tuple[str, ...]:
-    inner = (item for item in code.co_consts if isinstance(item, types.CodeType))
-    return tuple(dict.fromkeys((*code.co_names, *(name for item in inner for name in _names(item)))))
+def named_globals(code: types.CodeType) -> tuple[str, ...]:
+    """Globals that the code reads or assigns to; names of attributes are none."""
+    return _argued(code, ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL"))
 
 
 @functools.lru_cache(maxsize=4096)
 def assigned_globals(code: types.CodeType) -> tuple[str, ...]:
     """Globals that the code assigns to."""
-    own = [i.argval for i in dis.get_instructions(code) if i.opname in ("STORE_GLOBAL", "DELETE_GLOBAL")]
-    inner = (item for item in code.co_consts if isinstance(item, types.CodeType))
-    return tuple(dict.fromkeys((*own, *(name for item in inner for name in assigned_globals(item)))))
+    return _argued(code, ("STORE_GLOBAL", "DELETE_GLOBAL"))
+
+
+@functools.lru_cache(maxsize=4096)
+def _all_names(code: types.CodeType) -> tuple[str, ...]:
+    """Names of attributes as well."""
+    return tuple(dict.fromkeys(name for part in _codes(code) for name in part.co_names))
+
+
+def _argued(code: types.CodeType, instructions: tuple[str, ...]) -> tuple[str, ...]:
+    found = (i.argval for part in _codes(code) for i in dis.get_instructions(part) if i.opname in instructions)
+    return tuple(dict.fromkeys(found))
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """The code, and that of functions defined inside it."""
+    yield code
+    for item in code.co_consts:
+        if isinstance(item, types.CodeType):
+            yield from _codes(item)
 
 
 def _of_class(cls: type) -> Iterator[tuple[str, Any]]:
@@ -383,6 +414,27 @@ _MACHINERY = ("<frozen", _HERE, *(f"{_TORCH}{part}" for part in ("_", "fx/", "ji
 def is_library(file: str) -> bool:
     """Whether a file of code is one of Python's, torch's, this package's or an installed package's."""
     return file.startswith(("<frozen", _HERE, _TORCH, _STDLIB)) or any(part in Path(file).parts for part in _INSTALLED)
+
+
+def iterators_in(found: Reach) -> list[str]:
+    """Paths of iterators that functions hold as variables: reading from one uses it up, and nothing brings it back.
+
+    Example:
+        >>> batches = iter([1, 2])
+        >>> def loss(output, target):
+        ...     return output - next(batches)
+        >>> iterators_in(reach({"loss": loss}))
+        ['loss.batches']
+    """
+    kinds = {id(n.value): n.kind for n in found.nodes}
+    holding = (Kind.CELL, Kind.FUNCTION, Kind.PARTIAL)
+    return [
+        node.path
+        for node in found.nodes
+        if isinstance(node.value, Iterator)
+        and not isinstance(node.value, io.IOBase)
+        and any(kinds[holder] in holding for holder in found.holders.get(id(node.value), ()))
+    ]
 
 
 def modules_in(found: Reach) -> list[tuple[str, nn.Module]]:

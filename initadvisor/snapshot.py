@@ -14,7 +14,17 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from initadvisor.private import hooks_of, version_of
-from initadvisor.reach import EMPTY, Kind, Node, Reach, assigned_globals, class_state, contents, slots_of
+from initadvisor.reach import (
+    EMPTY,
+    Kind,
+    Node,
+    Reach,
+    assigned_globals,
+    class_state,
+    contents,
+    is_empty_table,
+    slots_of,
+)
 
 _ABSENT = object()
 _AS_INTEGER = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -248,12 +258,15 @@ class _Table(_State):
 
     def __init__(self, table: dict[Any, Any]) -> None:
         self.table, self.items = table, dict(table)
+        self.empty = [item for key, item in table.items() if is_empty_table(key, item)]
 
     def holds(self) -> bool:
-        return _same_table(self.table, self.items)
+        return _same_table(self.table, self.items) and not any(self.empty)
 
     def write(self) -> None:
         _put_back(self.table, self.items)
+        for table in self.empty:
+            table.clear()
 
 
 class _List(_State):

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import random
-from collections.abc import Callable
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import initadvisor
+from initadvisor.errors import InputError
 from initadvisor.guard import preserve_model, preserve_process
 
 
@@ -32,6 +39,19 @@ PROCESS: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
     "determinism": (
         torch.are_deterministic_algorithms_enabled,
         lambda: torch.use_deterministic_algorithms(not torch.are_deterministic_algorithms_enabled()),
+    ),
+    "matrix products": (
+        torch.get_float32_matmul_precision,
+        lambda: torch.set_float32_matmul_precision("medium"),
+    ),
+    "warning filters": (lambda: list(warnings.filters), lambda: warnings.simplefilter("error", UnicodeWarning)),
+    "a variable of the environment": (lambda: os.environ.get("GUARDED"), lambda: os.environ.update(GUARDED="1")),
+    "a removed one": (lambda: os.environ.get("PATH"), lambda: os.environ.pop("PATH")),
+    "numpy's errors": (np.geterr, lambda: np.seterr(over="raise")),
+    "folder": (os.getcwd, lambda: os.chdir("/")),
+    "signal handler": (
+        lambda: signal.getsignal(signal.SIGTERM),
+        lambda: signal.signal(signal.SIGTERM, lambda *_: None),
     ),
     "cudnn": (
         lambda: torch.backends.cudnn.benchmark,
@@ -126,6 +146,65 @@ def test_model_comes_back(what: str, error: type[BaseException] | None) -> None:
     except (BoomError, KeyboardInterrupt):
         pass
     assert snapshot(model) == before
+
+
+def test_ctrl_c_while_things_are_put_back_waits() -> None:
+    """Half restored would be worse than late."""
+    model = make_model()
+    before = snapshot(model)
+
+    class Presses(dict):  # type: ignore[type-arg]
+        """A table that is interrupted when it is looked at."""
+
+        def __iter__(self) -> Iterator[Any]:
+            signal.raise_signal(signal.SIGINT)
+            return super().__iter__()
+
+    table = Presses()
+    with pytest.raises(KeyboardInterrupt), preserve_model(model, {"held": table, "model": model}):
+        model[3].weight.data.zero_()
+        dict.__setitem__(table, "new", 1)
+    assert snapshot(model) == before
+
+
+def test_what_a_loss_reaches_comes_back() -> None:
+    critic, counts = make_model(), {"calls": 0}
+    before = snapshot(critic)
+
+    def loss(model: nn.Module) -> None:
+        counts["calls"] += 1
+        DISTURB["weights"](critic)
+        DISTURB["new hook"](critic)
+
+    with preserve_model(nn.Linear(1, 1), loss):
+        loss(critic)
+        assert counts["calls"] == 1
+    assert counts == {"calls": 0}
+    assert snapshot(critic) == before
+
+
+def test_changing_tensors_keep_what_they_are_given() -> None:
+    model = make_model()
+    with preserve_model(model, changing=[model[0].weight]):
+        model[0].weight.data.fill_(7)
+        model[3].weight.data.fill_(7)
+    assert bool((model[0].weight == 7).all())
+    assert not bool((model[3].weight == 7).any())
+
+
+@pytest.mark.parametrize("make", [lambda: iter([1]), lambda: (i for i in range(3)), lambda: itertools.cycle([1])])
+def test_a_loss_that_reads_from_an_iterator_is_refused_by_name(make: Callable[[], Iterator[int]]) -> None:
+    """Reading uses it up: the next real batch would be another one."""
+    batches = make()
+
+    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return (output - target).square().mean() * next(batches)
+
+    for call in (initadvisor.check, initadvisor.advise):
+        with pytest.raises(InputError, match=r"loss\.batches is an iterator"):
+            call(nn.Linear(3, 2), (torch.zeros(8, 3), torch.zeros(8, 2)), loss=loss)
+    initadvisor.analyze(nn.Linear(3, 2), (torch.zeros(8, 3), torch.zeros(8, 2)), loss=loss)  # does not run it
+    assert next(batches) in (0, 1)
 
 
 def test_lazy_and_meta_models_pass_through() -> None:
