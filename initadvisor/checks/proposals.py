@@ -151,7 +151,7 @@ def warms_up(task: TrainingTask, model: nn.Module) -> bool | None:
 def _findings(task: TrainingTask, scheme: Scheme | None, seed: int) -> tuple[Finding, ...]:
     try:
         model = task.member() if scheme is None else drawn_model(task, scheme, seed)
-        return check_training(model, task.sample, task.loss, warms_up=warms_up(task, model))
+        return check_training(model, task.sample, task.loss_of(model), warms_up=warms_up(task, model))
     except InitAdvisorError:
         return ()  # what cannot be filled or called is told by the trials, in the same words
     except Exception as error:  # noqa: BLE001 - logged; advice goes on without the audit
