@@ -234,7 +234,13 @@ def _settings(kind: type[Optimizer], group: Mapping[str, Any]) -> dict[str, Any]
         defaults = {k: p.default for k, p in inspect.signature(kind).parameters.items()}
     except (TypeError, ValueError):
         return {}
-    return {k: v for k, v in group.items() if k in defaults and k != "lr" and v != defaults[k]}
+    return {k: v for k, v in group.items() if k in defaults and k not in ("params", "lr") and _differs(v, defaults[k])}
+
+
+def _differs(value: Any, default: Any) -> bool:
+    """Whether a setting is another than the default; tensors and other large values are no text of a setting."""
+    plain = isinstance(value, (bool, int, float, str, tuple, type(None)))
+    return plain and value != default
 
 
 def _try(build: Callable[[], Any]) -> Any:

@@ -84,7 +84,7 @@ def read_schedule(build: Callable[[float], tuple[Optimizer, Any]], lr: float, le
             try:
                 scheduler.step()
             except ValueError:  # OneCycleLR and its kin, behind their last step
-                ends = step + 1
+                ends = step
                 break
     highest = [max(row[group] for row in rows) for group in range(len(rows[0]))]
     first = next(i for i, row in enumerate(rows) if row[0] >= highest[0] * (1 - 1e-9))

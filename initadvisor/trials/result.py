@@ -66,6 +66,11 @@ class RankingEntry:
     dead: int = 0
     gain: float = math.nan
 
+    @classmethod
+    def untrained(cls, scheme: str, status: Status, why: str = "") -> RankingEntry:
+        """A candidate that took no step."""
+        return cls(scheme, math.nan, math.inf, math.inf, math.inf, 0, 0, status, why)
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:

@@ -13,6 +13,7 @@ from torch import nn
 
 from initadvisor.errors import InputError
 from initadvisor.graph.spec import ModelSpec
+from initadvisor.schemes.redraw import is_another_draw
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.streams import derive
 from initadvisor.training.data import tensors_in
@@ -27,12 +28,15 @@ from initadvisor.trials.plan import Plan, describe, read_budget
 from initadvisor.trials.port import About, Runs
 from initadvisor.trials.progress import OnEvent, ignore
 from initadvisor.trials.race import FRESH, MOST_FRESH, RACE, Race, Setting, check_candidates
-from initadvisor.trials.result import Cost, Decision, RaceResult
+from initadvisor.trials.result import Cost, Decision, RaceResult, RankingEntry
 from initadvisor.trials.standings import ranking
 from initadvisor.types import CURRENT
 
 if TYPE_CHECKING:
     from initadvisor.trials.study import StudyLog
+
+
+REDRAW = "the weights as they came are already drawn like this"
 
 
 def run_race(
@@ -65,8 +69,7 @@ def run_race(
         StorageError: the record cannot be written.
     """
     check_candidates(schemes)
-    # Best prior first; the current weights are never left out.
-    racing = tuple(sorted(schemes, key=lambda s: (s.name != CURRENT, -getattr(s, "prior", 0.0))))
+    racing, redraws = _worth_racing(task, schemes)
     task = task.turned([derive(seed, FRESH, i) for i in range(MOST_FRESH)])
     if study is None:
         from initadvisor.trials.study import StudyLog
@@ -79,7 +82,19 @@ def run_race(
     if race is not None:
         figures = Figures(task, tuple(race.ledger.states.values()), race.field, result.decision.verdict)
         result = replace(result, decision=replace(result.decision, diagnosis=diagnose(figures)))
-    return result
+    return replace(result, ranking=(*result.ranking, *redraws))
+
+
+def _worth_racing(task: TrainingTask, schemes: Sequence[Scheme]) -> tuple[tuple[Scheme, ...], tuple[RankingEntry, ...]]:
+    """Best prior first, the current weights before all; another draw of these very weights wins by chance alone."""
+    ordered = sorted(schemes, key=lambda s: (s.name != CURRENT, -getattr(s, "prior", 0.0)))
+    racing, redraws = [], []
+    for scheme in ordered:
+        if isinstance(scheme, Scheme) and is_another_draw(scheme, task.model):
+            redraws.append(RankingEntry.untrained(scheme.name, Status.GATED, REDRAW))
+        else:
+            racing.append(scheme)
+    return tuple(racing), tuple(redraws)
 
 
 def race_over(

@@ -186,7 +186,7 @@ def ranking(field_: Field, schemes: Sequence[Scheme], final: Mapping[Arm, Standi
         if best is None:
             broken = field_.broken.get(scheme.name)
             status = Status.GATED if broken is not None else Status.NOT_TRIED
-            entry = RankingEntry(scheme.name, math.nan, math.inf, math.inf, math.inf, 0, 0, status, broken or "")
+            entry = RankingEntry.untrained(scheme.name, status, broken or "")
             entries.append(((1.0, 0.0, 0.0, 0.0, 0.0, float(order)), entry))
             continue
         entry = RankingEntry(

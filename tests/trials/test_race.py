@@ -12,6 +12,8 @@ from fakes import SPEC, Fill, blobs, current, tanh_mlp, xavier
 from torch import nn
 
 from initadvisor.errors import InputError
+from initadvisor.graph.analyze import analyze
+from initadvisor.schemes.propose import torch_default_scheme
 from initadvisor.training.engine.result import Status
 from initadvisor.training.task import TrainingTask, make_task
 from initadvisor.trials.decide import settled
@@ -20,6 +22,7 @@ from initadvisor.trials.progress import Progress
 from initadvisor.trials.race import MOST_FRESH
 from initadvisor.trials.result import Ground, RaceResult, Verdict
 from initadvisor.trials.run import run_race
+from initadvisor.types import TORCH_DEFAULT
 
 SGD = torch.optim.SGD
 
@@ -294,3 +297,16 @@ def test_candidates_must_hold_the_current_weights_once() -> None:
     for schemes in ([xavier("a")], [current(), xavier("a"), xavier("a")]):
         with pytest.raises(InputError, match="candidates"):
             race(task_of(), schemes)
+
+
+def test_another_draw_of_the_current_weights_takes_no_part() -> None:
+    """It would win now and then by chance alone, and nobody would be helped."""
+    model = nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 1))
+    data = [(x, x.sum(1, keepdim=True)) for x, _ in blobs()]
+    batch = data[0][0]
+    default = torch_default_scheme(analyze(model, batch))
+    result = race(task_of(model, data=data), [current(), default, xavier("other")])
+    entry = next(e for e in result.ranking if e.scheme == TORCH_DEFAULT)
+    assert (entry.status, entry.steps) == (Status.GATED, 0)
+    assert "already drawn like this" in entry.why
+    assert TORCH_DEFAULT not in {t.scheme for t in result.trials}
