@@ -56,8 +56,11 @@ def paired(
         fresh: the phase whose seeds took no part in choosing.
     """
 
-    def runs(arm: Arm) -> dict[tuple[str, int], MemberState]:
-        return {(k.phase, k.seed): s for k, s in states.items() if (k.scheme, k.lr) == arm and k.phase in phases}
+    def runs(arm: Arm) -> dict[tuple[bool, int], MemberState]:
+        # A run that was tried again with the warm-up is compared with one that left it out, on the same seed.
+        return {
+            (k.phase == fresh, k.seed): s for k, s in states.items() if (k.scheme, k.lr) == arm and k.phase in phases
+        }
 
     mine, theirs = runs(challenger), runs(control)
     common = {key: (theirs[key], mine[key]) for key in mine if key in theirs}
@@ -65,7 +68,7 @@ def paired(
     horizon = max(reach.values(), default=0)
     kept = {k: p for k, p in common.items() if reach[k] == horizon or (p[0].dead and p[1].dead)} if horizon else common
     order = sorted(kept)
-    return Pairing(challenger, control, tuple(kept[k] for k in order), sum(k[0] == fresh for k in order), horizon)
+    return Pairing(challenger, control, tuple(kept[k] for k in order), sum(k[0] for k in order), horizon)
 
 
 def _common_horizon(a: MemberState, b: MemberState) -> int:
@@ -88,7 +91,8 @@ def view_of(
         current, candidate = _curve([c for c, _ in alive], common), _curve([m for _, m in alive], common)
     else:
         # Where one side always breaks down, the other's runs say that it does not.
-        left, right = ([run for run in side if not run.dead] for side in zip(*pairing.runs, strict=True))
+        left = [c for c, _ in pairing.runs if not c.dead]
+        right = [m for _, m in pairing.runs if not m.dead]
         current, candidate = _curve(left, _scored(left)), _curve(right, _scored(right))
     gaps = [c.best(pairing.horizon) - m.best(pairing.horizon) for c, m in alive] if pairing.horizon else []
     noise = 0.0

@@ -151,3 +151,9 @@ def test_the_current_weights_always_go_on(losses: list[float], count: int, mine:
     assert len(going) == min(count, len(names))
     best = min(zip(losses, names, strict=True))[1]
     assert (best, 0.1) in going or count < 2
+
+
+def test_runs_with_and_without_the_warm_up_are_one_seed() -> None:
+    runs = [run(CURRENT, [(25, 2.0)]), run(OTHER, [(25, 1.0)], phase="warm")]
+    found = decided(*runs, phases=("race", "warm"))
+    assert (found.seeds, found.horizon, found.effect) == (1, 25, 1.0)
