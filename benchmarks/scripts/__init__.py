@@ -1,0 +1,1 @@
+"""Do unedited training scripts, as people write them, get a true answer from `watch` and `try`?"""
