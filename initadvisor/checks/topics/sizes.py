@@ -98,14 +98,14 @@ def _faint(context: CheckContext) -> Iterator[Hit]:
         if param.confidence is not Confidence.CERTAIN or param.branch is not None or param.norm_after is not None:
             continue
         s, signal = context.statistics(layer.path), _signal(context, layer, param)
-        if param.protected is not None or not signal > 0 or not layer.entered > 0 or s.rms == 0:
+        if param.protected is not None or not 0 < signal < math.inf or not 0 < layer.entered < math.inf or s.rms == 0:
             continue
         fn = _activation(context, param)
         left = 1.0 if fn is None else passed(fn, signal)
         gain = signal / layer.entered
         if param.role is Role.OUTPUT and left >= KILLED:
             continue
-        if gain * left >= FAINT:
+        if not gain * left < FAINT:
             continue
         wanted = s.std / (signal if left < KILLED else gain)
         behind = "" if fn is None else f", and {param.activation} passes {left:.2g} of that"
@@ -166,7 +166,7 @@ def _fast_sine(context: CheckContext) -> Iterator[Hit]:
             continue
         speed = abs(dict(param.activation_args).get("omega", 1.0))
         turns = speed * layer.rms
-        if turns > SINE_TURNS and context.finite(layer.path):
+        if SINE_TURNS < turns < math.inf and context.finite(layer.path):
             s = context.statistics(layer.path)
             yield Hit(
                 (layer.path,),

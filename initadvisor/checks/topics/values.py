@@ -107,9 +107,12 @@ def _no_gradient(context: CheckContext) -> Iterator[Hit]:
             tuple(weights),
             f"the gradient of all {len(weights)} weights is {'missing' if cut else 'exactly zero'}{after}",
         )
-    for path in weights:
+    # Where the pass itself is not finite, gradients follow from that.
+    loss = figures.loss
+    forward = all(layer.finite for layer in figures.layers) and (loss is None or math.isfinite(loss.value))
+    for path in weights if forward and not context.broken else ():
         grad = figures.gradients[path]
-        if grad is not None and not math.isfinite(grad) and not context.broken:
+        if grad is not None and not math.isfinite(grad):
             yield Hit((path,), f"the gradient is {grad} although the weight is finite")
 
 
