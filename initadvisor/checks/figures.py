@@ -166,11 +166,13 @@ class PriorFigures:
         path: weight that makes them, ``""`` where that is not known.
         positives: share of ones among the targets.
         predicted: mean probability at the start.
+        dense: they are given for many places of each sample.
     """
 
     path: str
     positives: float
     predicted: float
+    dense: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,7 @@ def _priors(done: _Pass, batch: Batch, watch: Watch, layers: frozenset[str]) -> 
             if bool(((target == 0) | (target == 1)).all()):
                 chance = output.detach().float() if inside else output.detach().float().sigmoid()
                 path = "" if fact.use is None else layer_of(fact.use, layers) or ""
-                yield PriorFigures(path, float(target.float().mean()), float(chance.mean()))
+                yield PriorFigures(path, float(target.float().mean()), float(chance.mean()), output.ndim > 2)
                 break
 
 

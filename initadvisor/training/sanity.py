@@ -94,6 +94,8 @@ def scale_of(tensor: torch.Tensor, what: str, *, counted: bool = True) -> Scale:
     nothing = Scale(what, infinite, math.nan, math.nan, None)
     if not counted or value.numel() < 2 or not bool(torch.isfinite(value).all()):
         return nothing
+    if bool(((value == 0) | (value == 1)).all()):
+        return nothing  # a mask, or classes one by one: there is no scale to mend
     spread = None
     if value.ndim == 2 and value.shape[0] > 1:
         each = value.std(dim=0)

@@ -82,6 +82,44 @@ def test_sine_nets_are_judged_by_their_own_rule(speed: float, inputs: int, seed:
     assert ("INI211" in codes(Sine(1 / inputs, 0.125), batch)) == (speed * 0.125 / 3**0.5 * 8 * 0.7 > 6)
 
 
+class Product(nn.Module):
+    def __init__(self, size: float) -> None:
+        super().__init__()
+        self.one, self.two, self.head = nn.Linear(32, 32), nn.Linear(32, 32), nn.Linear(32, 3)
+        for layer in (self.one, self.two):
+            nn.init.normal_(layer.weight, std=size / math.sqrt(32))
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.one(x) * self.two(x))
+
+
+@pytest.mark.parametrize(("size", "told"), [(0.03, True), (1.0, False)])
+def test_two_small_factors_are_smaller_still(size: float, told: bool) -> None:
+    torch.manual_seed(0)
+    assert ("INI210" in codes(Product(size), (rows(64, 32), torch.randint(3, (64,))))) == told
+
+
+def test_a_map_that_makes_weights_may_be_small() -> None:
+    class Hyper(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.make = nn.Linear(4, 16), nn.Linear(16, 64)
+            nn.init.normal_(self.make.weight, std=1e-3)
+
+        def forward(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+            w = self.make(torch.tanh(self.body(z))).view(-1, 8, 8)
+            return torch.einsum("bi,bij->bj", x, w)
+
+    assert "INI210" not in codes(Hyper(), (rows(64, 8), rows(64, 4), rows(64, 8)))
+
+
+def test_one_hot_inputs_have_no_scale() -> None:
+    net = nn.Sequential(nn.Linear(4096, 8), nn.ReLU(), nn.Linear(8, 3))
+    hot = nn.functional.one_hot(torch.randint(4096, (64,)), 4096).float()
+    assert "INI602" not in codes(net, (hot, torch.randint(3, (64,))))
+
+
 def test_a_small_head_and_a_small_branch_are_no_fault() -> None:
     class Residual(nn.Module):
         def __init__(self) -> None:

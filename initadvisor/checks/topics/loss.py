@@ -190,6 +190,7 @@ def _no_prior(context: CheckContext) -> Iterator[Hit]:
             (path,) if path else (),
             f"{prior.positives:.2g} of the targets are ones and {prior.predicted:.2g} is predicted for all: the first "
             "steps only learn that they are rare",
+            severity=None if prior.dense else Severity.INFO,
             remedy=f"Start the output's bias at log(p/(1 − p)) = {wanted:.3g}.",
         )
 
@@ -298,6 +299,7 @@ CHECKS = (
         "Start the output's bias at log(p/(1 − p)).",
         _no_prior,
         ("lin2017focal",),
+        grades={Severity.INFO: "where each sample has few of them"},
     ),
     Check(
         "INI509",

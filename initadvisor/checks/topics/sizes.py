@@ -100,20 +100,34 @@ def _faint(context: CheckContext) -> Iterator[Hit]:
         s, signal = context.statistics(layer.path), _signal(context, layer, param)
         if param.protected is not None or not 0 < signal < math.inf or not 0 < layer.entered < math.inf or s.rms == 0:
             continue
-        fn = _activation(context, param)
-        left = 1.0 if fn is None else passed(fn, signal)
+        left, behind = _left(context, param, signal)
         gain = signal / layer.entered
         if param.role is Role.OUTPUT and left >= KILLED:
             continue
         if not gain * left < FAINT:
             continue
         wanted = s.std / (signal if left < KILLED else gain)
-        behind = "" if fn is None else f", and {param.activation} passes {left:.2g} of that"
         yield Hit(
             (layer.path,),
             f"std {s.std:.2g} leaves {gain:.2g} of its input's size{behind}; about {wanted:.2g} would keep it",
             weight=-math.log(gain * left),
         )
+
+
+def _left(context: CheckContext, param: ParamSpec, signal: float) -> tuple[float, str]:
+    """What is left of a layer's signal behind what follows it, and the clause that says so.
+
+    A linear map on its own may be small (it may make another map's weights); one that multiplies another is judged so.
+    """
+    fn = _activation(context, param)
+    if fn is not None:
+        left = passed(fn, signal)
+        return left, f", and {param.activation} passes {left:.2g} of that"
+    partner = None if param.gate_partner is None else context.figures.layer(param.gate_partner)
+    if partner is None:
+        return math.inf, ""
+    left = min(1.0, partner.rms)
+    return left, f", and {partner.path} multiplies that by {left:.2g}"
 
 
 def _signal(context: CheckContext, layer: LayerFigures, param: ParamSpec) -> float:
