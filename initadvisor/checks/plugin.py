@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from initadvisor.checks.context import CheckContext
 from initadvisor.checks.finding import Finding, Location, Severity
-from initadvisor.errors import RegistryError, nearest
+from initadvisor.registry import Registry
 from initadvisor.schemes.folding import patterns_of
 
 
@@ -116,33 +116,12 @@ def _fold(check: Check, hits: list[Hit], context: CheckContext) -> list[Finding]
     return findings
 
 
-_CHECKS: dict[str, Check] = {}
+_CHECKS: Registry[Check] = Registry("check", lambda check: (check.code, check.name))
 
-
-def register(check: Check) -> Check:
-    """Add a check.
-
-    Raises:
-        RegistryError: its code or name is taken.
-    """
-    if check.code in _CHECKS or any(c.name == check.name for c in _CHECKS.values()):
-        raise RegistryError(f"check {check.code} ({check.name}) is registered twice")
-    _CHECKS[check.code] = check
-    return check
+register = _CHECKS.add
+find = _CHECKS.get
 
 
 def registered() -> Iterator[Check]:
     """All checks, by code."""
-    return iter(sorted(_CHECKS.values(), key=lambda c: c.code))
-
-
-def find(code: str) -> Check:
-    """The check with this code or name.
-
-    Raises:
-        RegistryError: unknown; the nearest is named.
-    """
-    for check in _CHECKS.values():
-        if code in (check.code, check.name):
-            return check
-    raise RegistryError(f'unknown check "{code}"; {nearest(code, _CHECKS)}')
+    return iter(_CHECKS)

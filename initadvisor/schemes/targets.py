@@ -55,7 +55,8 @@ def output_bias(spec: ModelSpec, batch: Batch | None) -> tuple[tuple[float, ...]
     if target.numel() < _FEWEST_SAMPLES:
         return (), ""
     if not target.is_floating_point():
-        return _from_classes(target, outputs)
+        binary = outputs == 1 and bool(((target == 0) | (target == 1)).all())
+        return _from_numbers(target, outputs) if binary else _from_classes(target, outputs)
     return _from_numbers(target, outputs)
 
 

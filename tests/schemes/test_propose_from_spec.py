@@ -166,6 +166,7 @@ def test_class_priors_are_log_shares_or_nothing(shares, count):
     ("target", "outputs", "wanted"),
     [
         (torch.cat([torch.ones(10, 1), torch.zeros(990, 1)]), 1, (-4.595,)),
+        (torch.cat([torch.ones(10), torch.zeros(990)]).long(), 1, (-4.595,)),
         (torch.linspace(9, 11, 101).reshape(-1, 1), 1, (10.0,)),
         (torch.linspace(-1, 1, 101).reshape(-1, 1), 1, ()),
         (torch.arange(300) % 3, 3, ()),

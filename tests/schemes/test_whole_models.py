@@ -12,7 +12,7 @@ from torch import nn
 
 from initadvisor.graph.analyze import analyze
 from initadvisor.graph.spec import ModelSpec
-from initadvisor.schemes.propose import propose_from_spec
+from initadvisor.schemes.propose import propose, propose_from_spec
 from initadvisor.schemes.rules import registry
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.schemes.values import SchemeKind
@@ -417,3 +417,29 @@ def test_a_factor_model_may_start_with_small_tables_where_torchs_products_grow_w
 def test_tables_of_one_number_are_not_taken_for_offsets_where_there_is_nothing_wider():
     spec = analyze(nn.Embedding(10, 1), torch.arange(10))
     assert not registry.get("embedding_offset").match(spec.params[0], spec)
+
+
+def test_of_a_normalised_weight_it_is_said_that_its_size_acts_as_a_rate_only():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU())
+    scheme = read(model, torch.randn(2, 3, 8, 8))[1]["rules_orthogonal"]
+    said = {a.path: "learning rate only" in a.reason for a in scheme.assignments if a.path.endswith("weight")}
+    assert said["0.weight"]
+    assert not said["3.weight"]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        None,
+        lambda net, batch: nn.functional.mse_loss(net(batch[0]), batch[1]),
+        lambda output, target: (output - target).abs().mean(),
+    ],
+    ids=["inferred", "of the model", "of the output"],
+)
+def test_a_prior_on_the_output_bias_does_not_ask_for_a_certain_loss(loss):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1)), torch.randn(128, 8)
+    batch = (x, 25 + x[:, :1])
+    scheme = {s.name: s for s in propose(model, batch, loss=loss)}["rules_output_prior"]
+    scheme.apply(model, batch=batch)
+    assert float(model[2].bias.detach()) == pytest.approx(float(batch[1].mean()), rel=1e-4)

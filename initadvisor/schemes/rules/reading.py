@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from initadvisor.graph.spec import Branch, Confidence, ModelSpec, NormStyle, ParamSpec
+from initadvisor.graph.spec import NORMALISED, Branch, Confidence, ModelSpec, NormStyle, ParamSpec
 from initadvisor.types import NO_ACTIVATION, WEIGHT_ROLES, Role
 
 ATTENTION_ROLES = frozenset({Role.QUERY, Role.KEY, Role.VALUE, Role.QKV, Role.ATTN_OUT})
@@ -92,6 +92,11 @@ def plain_depth(spec: ModelSpec) -> int:
 def is_tied(param: ParamSpec, spec: ModelSpec) -> bool:
     """The tensor appears under another name as well."""
     return param.tied_to is not None or any(p.tied_to == param.path for p in spec.params)
+
+
+def size_is_a_rate(param: ParamSpec) -> bool:
+    """A norm divides the weight's size out again: it decides no signal, only how far a step turns it."""
+    return is_weight(param) and (param.acts_through == NORMALISED or param.norm_after is not None)
 
 
 def is_head_too(param: ParamSpec, spec: ModelSpec) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from initadvisor.graph.spec import ModelSpec, ParamSpec
 from initadvisor.schemes.rules.fills import fans_of, fitting, keeping_length, matrix_fill, matrix_parts, scaled
 from initadvisor.schemes.rules.gain import weight_gain
-from initadvisor.schemes.rules.reading import is_weight
+from initadvisor.schemes.rules.reading import is_weight, size_is_a_rate
 from initadvisor.schemes.rules.rule import Context, Proposal, Rule
 from initadvisor.schemes.values import Part
 from initadvisor.types import NO_ACTIVATION, Role
@@ -57,7 +57,8 @@ def base_weight(param: ParamSpec, spec: ModelSpec, context: Context, factor: flo
     counted = "" if fitted.family.endswith("orthogonal") else f" over {_MODE_WHY[fitted.mode]}"
     packed = f", each of its {len(param.slices)} packed maps by itself" if param.slices else ""
     sources = _STACK_REFERENCES if quiet else ()
-    return Proposal(parts, f"{why}{quiet}{counted}; {_FAMILY_WHY[fitted.family]}{packed}", sources)
+    rate = "; a norm divides its size out again, which acts as a learning rate only" if size_is_a_rate(param) else ""
+    return Proposal(parts, f"{why}{quiet}{counted}; {_FAMILY_WHY[fitted.family]}{packed}{rate}", sources)
 
 
 def _hidden_weight(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
