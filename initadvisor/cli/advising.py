@@ -14,6 +14,7 @@ from initadvisor.errors import InitAdvisorError
 from initadvisor.report.console import render
 from initadvisor.report.evidence import Evidence
 from initadvisor.report.jsonout import evidence_to_json, load_advice
+from initadvisor.report.progress import PLANNED, Progress
 from initadvisor.report.sentences import headline
 
 if TYPE_CHECKING:
@@ -64,6 +65,30 @@ def run_advise(target: str, overrides: Mapping[str, Any], outputs: Outputs) -> E
     if kept:
         complain(f"{kept}; give it more: --budget standard, or a time such as --budget 5m")
         return ExitCode.NOTHING_TRIED
+    return ExitCode.OK
+
+
+class PlannedError(Exception):
+    """The plan is known; raised out of the first event that tells it."""
+
+
+def run_dry(target: str, overrides: Mapping[str, Any]) -> ExitCode:
+    """Say what would run, for how long and at what share of one training; nothing is written or recorded.
+
+    A few optimizer steps of the current weights are timed for that.
+    """
+    from initadvisor.advisor import advise
+
+    def until_planned(event: Progress) -> None:
+        if event.phase == PLANNED:
+            raise PlannedError(event.message)
+
+    with open_target(target) as opened:
+        arguments = {**opened.arguments, **overrides, "progress": until_planned, "storage": None, "study_name": None}
+        try:
+            advise(**arguments)
+        except PlannedError as planned:
+            tell(str(planned))
     return ExitCode.OK
 
 

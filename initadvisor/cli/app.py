@@ -149,6 +149,7 @@ def advise(
     device: options.Device = None,
     storage: options.Storage = None,
     study_name: options.StudyName = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and for how long, then stop.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the recipe (YAML).")] = None,
     html: options.Html = None,
     as_json: options.Json = False,
@@ -157,10 +158,11 @@ def advise(
 ) -> ExitCode:
     """Try initializations, say which to use and why.
 
-    Candidates are trained for a short time each; the best is confirmed against the weights as they are.
+    Candidates are trained for a few steps each, the better ones go on, and the leader is held against the weights as
+    they are. A budget in words is a share of one full training (--steps), or what its seconds buy.
     Flags win over what the target gives. Ctrl-C stops the trials and gives the advice that the finished ones allow.
     """
-    from initadvisor.cli.advising import Outputs, run_advise
+    from initadvisor.cli.advising import Outputs, run_advise, run_dry
 
     given = {
         "budget": None if budget is None else options.read_budget(budget),
@@ -174,6 +176,8 @@ def advise(
         "study_name": study_name,
     }
     overrides = {key: value for key, value in given.items() if value is not None}
+    if dry_run:
+        return run_dry(target, overrides)
     return run_advise(target, overrides, Outputs(out, html, as_json, quiet, no_color))
 
 

@@ -351,6 +351,14 @@ def test_help_teaches_without_loading_torch(folder: Path) -> None:
         assert command in done.stdout
 
 
+def test_a_dry_run_says_the_plan_and_trains_nothing_more(folder: Path) -> None:
+    done = run("advise", "train.py", "--dry-run", "--budget", "400", "--out", "none.yaml", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "steps of" in done.stdout
+    assert "400 optimizer steps" in done.stdout
+    assert not (folder / "none.yaml").exists()
+
+
 def test_ctrl_c_gives_the_advice_that_finished_trials_allow(folder: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "initadvisor", "advise", "train.py:slow", "--out", "stopped.yaml"],
