@@ -7,10 +7,10 @@ control flow is no obstacle. Tensors are known by weak identity: nothing is kept
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from initadvisor.graph.opgraph import Op, OpGraph, Ref, Source, Value
 from initadvisor.guard import preserve_model, preserve_process, run_eagerly
 from initadvisor.private import owner_of, scripted_functions_seen, version_of
 from initadvisor.training.data import Batch, own_copy, tensors_in
+from initadvisor.twins import Originals
 
 _QUESTIONS = words(
     "size dim ndimension numel nelement stride storage_offset is_floating_point is_complex is_contiguous is_inference "
@@ -288,9 +289,16 @@ def has_lazy(model: nn.Module) -> bool:
     return any(is_lazy(t) for t in tensors)
 
 
-def runnable(model: nn.Module) -> nn.Module:
-    """The model itself, or a copy where a forward pass would give shapes to lazy parameters."""
-    return copy.deepcopy(model) if has_lazy(model) else model
+def _shaped(model: nn.Module, batch: Batch) -> tuple[nn.Module, Batch]:
+    """Copies of a model whose lazy parameters have got their shapes, and of a loss that calls it.
+
+    The shapes come with the first call; only the second has them all as ordinary parameters.
+    """
+    made = Originals({"model": model, "loss": batch.through}).copy()
+    twin, batch = made["model"], replace(batch, through=made["loss"])
+    with torch.no_grad(), run_eagerly():
+        _call(twin, own_copy(batch), _Recorder(module_names(twin)))
+    return twin, batch
 
 
 def _meta_device(model: nn.Module) -> torch.device | None:
@@ -320,13 +328,11 @@ def capture(model: nn.Module, batch: Batch) -> OpGraph:
         >>> [op.name for op in graph.ops], [graph.values[i].shape for i in graph.outputs]
         (['linear', 'tanh'], [(5, 2)])
     """
-    model = runnable(model)
-    if has_lazy(model):
-        # The shapes come with the first call; only the second has them all as ordinary parameters.
-        with preserve_process(), torch.no_grad(), run_eagerly():
-            _call(model, own_copy(batch), _Recorder(module_names(model)))
-    with preserve_process(), preserve_model(model, batch.through), torch.no_grad(), recording(model, batch) as record:
-        return record.graph(record.run())
+    with preserve_process(), preserve_model(model, batch.through):
+        if has_lazy(model):
+            model, batch = _shaped(model, batch)
+        with torch.no_grad(), recording(model, batch) as record:
+            return record.graph(record.run())
 
 
 class Recording:

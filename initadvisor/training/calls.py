@@ -6,7 +6,6 @@ and parts of it. Analysis has to read the pass that is trained, so the loss is r
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from initadvisor.guard import preserve_model, preserve_process, run_eagerly
 from initadvisor.streams import seed_all
 from initadvisor.training.data import Batch, first_batch, map_tensors, own_copy
 from initadvisor.training.losses import Loss, LossKind, choose_loss, quoted, told_kind
+from initadvisor.twins import Originals
 from initadvisor.wrapped import unspread
 
 SEED = 0
@@ -112,9 +112,14 @@ def read_training(model: nn.Module, sample: Any, loss: Callable[..., Any] | None
     function = loss.function if isinstance(loss, Loss) else loss
     with preserve_process(), preserve_model(model, function), run_eagerly(), torch.enable_grad():
         # A first call would give lazy parameters their shapes for good.
-        twin = copy.deepcopy(model) if any(is_lazy(t) for t in tensors) else model
-        chosen = loss if isinstance(loss, Loss) else _settled(loss, twin, batch)
-        return batch if isinstance(sample, Batch) else batch_as_called(twin, batch, chosen), chosen
+        whole: dict[str, Any] = {"model": model, "loss": function}
+        own = Originals(whole).copy() if any(is_lazy(t) for t in tensors) else whole
+        settled = loss if isinstance(loss, Loss) else _settled(own["loss"], own["model"], batch)
+        chosen = replace(settled, function=function)
+        if isinstance(sample, Batch):
+            return batch, chosen
+        called = batch_as_called(own["model"], batch, replace(settled, function=own["loss"]))
+        return called if called.through is None else replace(called, through=function), chosen
 
 
 def _settled(loss: Callable[..., Any], model: nn.Module, batch: Batch) -> Loss:

@@ -167,6 +167,12 @@ def test_every_loss_through_every_entry(loss: str, entry: str) -> None:
     Case(("linear", "tanh"), loss, entry, 0, BoomError, True, False).run()
 
 
+@pytest.mark.parametrize("loss", ["plain", "teacher", "critic"])
+def test_a_lazy_model_is_read_on_a_copy_that_shares_nothing(loss: str) -> None:
+    """It cannot be run itself, for that would give its parameters their shapes; a deep copy shares its functions."""
+    Case(("OverParts", "Holds", "lazy"), loss, "analyze", 0, BoomError, True, True).run()
+
+
 def test_the_record_sees_what_it_is_there_to_see() -> None:
     """Each part and each loss leaves something behind when nobody guards it, but for those that change nothing."""
     silent = {"linear", "relu", "tanh", "Tied", "Nothing", "OverParts", "weight norm", "eval", "Global"}
