@@ -99,10 +99,11 @@ def _root(
         context.default_map = read_defaults(file, _options_of_commands(context))
 
 
-def _options_of_commands(context: typer.Context) -> dict[str, frozenset[str]]:
+def _options_of_commands(context: typer.Context) -> dict[str, dict[str, bool]]:
+    """Name of each command -> name of each option -> whether it may be given several times."""
     group: Any = context.command
     return {
-        name: frozenset(p.name for p in command.params if p.param_type_name == "option" and p.name)
+        name: {p.name: bool(p.multiple) for p in command.params if p.param_type_name == "option" and p.name}
         for name, command in group.commands.items()
     }
 

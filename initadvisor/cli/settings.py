@@ -29,7 +29,7 @@ def find_pyproject(start: Path) -> Path | None:
     return next((f for d in (start, *start.parents) if (f := d / "pyproject.toml").is_file()), None)
 
 
-def read_defaults(file: Path, commands: Mapping[str, frozenset[str]]) -> dict[str, dict[str, Any]]:
+def read_defaults(file: Path, commands: Mapping[str, Mapping[str, bool]]) -> dict[str, dict[str, Any]]:
     """Defaults per command.
 
     Keys of ``[tool.initadvisor]`` apply to every command that has such an option; those of
@@ -37,10 +37,10 @@ def read_defaults(file: Path, commands: Mapping[str, frozenset[str]]) -> dict[st
 
     Args:
         file: a pyproject.toml.
-        commands: name of each command -> names of its options.
+        commands: name of each command -> name of each option -> whether it may be given several times.
 
     Raises:
-        InputError: not TOML, or a key no command knows.
+        InputError: not TOML, a key no command knows, or a value that is none.
     """
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -50,7 +50,7 @@ def read_defaults(file: Path, commands: Mapping[str, frozenset[str]]) -> dict[st
     section = tool.get("initadvisor", {}) if isinstance(tool, dict) else {}
     if not isinstance(section, dict):
         raise InputError(f"{file}: [{SECTION}] is not a table")
-    anywhere = frozenset().union(*commands.values())
+    anywhere = {name: several for options in commands.values() for name, several in options.items()}
     shared = {k: v for k, v in section.items() if not isinstance(v, dict)}
     own = {k: v for k, v in section.items() if isinstance(v, dict)}
     for name in own:
@@ -65,13 +65,18 @@ def read_defaults(file: Path, commands: Mapping[str, frozenset[str]]) -> dict[st
     return defaults
 
 
-def _checked(file: Path, section: str, values: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
+def _checked(file: Path, section: str, values: Mapping[str, Any], known: Mapping[str, bool]) -> dict[str, Any]:
     found = {}
     for key, value in values.items():
         name = key.replace("-", "_")
         if name not in known:
             shown = sorted(k.replace("_", "-") for k in known)
             raise InputError(f'{file}: [{section}] has "{key}", which is no option; {nearest(key, shown)}')
-        # The command line reads text; a number of the file is its text, a list stays a list.
-        found[name] = value if isinstance(value, (bool, list)) else str(value)
+        if isinstance(value, dict) or (isinstance(value, list) and not known[name]):
+            raise InputError(
+                f'{file}: [{section}] "{key}" takes one value, not a {"table" if isinstance(value, dict) else "list"}'
+            )
+        # The command line reads text; a number of the file is its text, and what may come several times is a list.
+        listed = value if isinstance(value, list) else [value]
+        found[name] = [str(v) for v in listed] if known[name] else value if isinstance(value, bool) else str(value)
     return found

@@ -26,6 +26,11 @@ class Document(_Strict):
         return any(rule_needs_analysis(rule) for rule in self.rules)
 
     @property
+    def needs_batch(self) -> bool:
+        """Whether it can be applied only with a batch: for what it speaks of, or for what it measures."""
+        return self.needs_analysis or bool(self.calibrations)
+
+    @property
     def fills_nothing(self) -> bool:
         """Whether it keeps every weight as it is."""
         fills = [f for rule in self.rules for f in (rule, *rule.slices.values())]

@@ -256,7 +256,7 @@ def write(recipe: Document) -> str:
     """Text of a recipe's file; reading it back gives an equal recipe."""
     lines = [
         "# Which weights are filled with what, and why. A path may hold * (one name), ** (any), {0..5} (a range).",
-        "# Use it with initadvisor.load_recipe(path).apply(model).",
+        f"# Use it with initadvisor.load_recipe(path).apply(model{', sample_batch' if recipe.needs_batch else ''}).",
         f"format: {recipe.format}",
         f"name: {scalar(recipe.name)}",
     ]

@@ -294,11 +294,6 @@ def provenance(evidence: Evidence) -> str:
     return " · ".join([*versions, f"seed {evidence.seed}", f"model {evidence.spec.fingerprint[:12]}"])
 
 
-def status_word(status: Status) -> str:
-    """One word for a status, where there is no room for its sentence."""
-    return status.name.lower()
-
-
 def curves_in_words(evidence: Evidence) -> str:
     """What the two shown trainings did, in a sentence each."""
     shown = contrast(evidence)

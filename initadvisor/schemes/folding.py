@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from initadvisor.schemes.paths import fold as fold_exactly
-from initadvisor.schemes.paths import matches
+from initadvisor.schemes.paths import matches, skeleton
 
 Item = TypeVar("Item")
 
@@ -23,16 +23,6 @@ class Folded(Generic[Item]):
 
     label: str
     items: tuple[Item, ...]
-
-
-def template(path: str) -> str:
-    """A path with every numeric component replaced by ``*``.
-
-    Example:
-        >>> template("layers.3.heads.0.weight")
-        'layers.*.heads.*.weight'
-    """
-    return ".".join("*" if part.isdigit() else part for part in path.split("."))
 
 
 def span(numbers: Iterable[int]) -> str:
@@ -110,7 +100,7 @@ def fold(items: Iterable[Item], path: Callable[[Item], str], alike: Callable[[It
     """
     groups: dict[tuple[str, Hashable], list[Item]] = {}
     for item in items:
-        groups.setdefault((template(path(item)), alike(item)), []).append(item)
+        groups.setdefault((skeleton(path(item)), alike(item)), []).append(item)
     return [Folded(label_of([path(i) for i in group]), tuple(group)) for group in groups.values()]
 
 

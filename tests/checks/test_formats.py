@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from initadvisor.checks.finding import Finding, Location, Severity
 from initadvisor.checks.formats import FORMATS, render_findings
 from initadvisor.checks.registry import checks
-from initadvisor.checks.settings import exit_code, filter_findings, load_settings
+from initadvisor.checks.settings import exit_code, filter_findings
 from initadvisor.errors import InputError
 from initadvisor.references import cite
 from initadvisor.schemes.folding import patterns_of
@@ -124,34 +123,6 @@ def test_a_pattern_that_matches_nothing_is_an_error() -> None:
 def test_exit_code(fail_on: str, codes: tuple[int, ...]) -> None:
     assert tuple(exit_code([f], fail_on) for f in FINDINGS) == codes
     assert exit_code(FINDINGS, fail_on) == max(codes)
-
-
-def test_settings_of_the_nearest_pyproject(tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text(
-        '[tool.initadvisor]\nbudget = "fast"\nignore = ["INI3"]\nfail-on = "info"\n'
-        '[tool.initadvisor.check]\nselect = ["INI1", "INI4"]\nfail-on = "warning"\n'
-    )
-    inner = tmp_path / "a" / "b"
-    inner.mkdir(parents=True)
-    settings = load_settings(inner)
-    assert settings.select == ("INI1", "INI4")
-    assert settings.ignore == ("INI3",)
-    assert settings.fail_on == "warning"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        '[tool.initadvisor]\nselect = ["XYZ"]',
-        "[tool.initadvisor]\nignore = 3",
-        '[tool.initadvisor]\nfail-on = "bad"',
-        "not toml [",
-    ],
-)
-def test_bad_settings_name_the_file(tmp_path: Path, text: str) -> None:
-    (tmp_path / "pyproject.toml").write_text(text)
-    with pytest.raises(InputError, match=r"pyproject\.toml"):
-        load_settings(tmp_path)
 
 
 def test_codes_are_stable_in_form_and_cite_what_exists() -> None:

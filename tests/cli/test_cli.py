@@ -340,6 +340,53 @@ def test_settings_come_from_pyproject_and_flags_win(folder: Path, tmp_path: Path
     assert "budget" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[tool.initadvisor]\nselect = ["XYZ"]', "XYZ"),
+        ("[tool.initadvisor.check]\nignore = 3", '"3"'),
+        ('[tool.initadvisor.check]\nfail-on = "bad"', "bad"),
+        ("[tool.initadvisor.check]\nfail-on = [1]", "pyproject.toml"),
+        ("[tool.initadvisor]\nbugdet = 3", "pyproject.toml"),
+        ("[tool.initadvisor]\nbudget = {a = 1}", "pyproject.toml"),
+        ("[tool]\ninitadvisor = 3", "pyproject.toml"),
+        ("not toml [", "pyproject.toml"),
+    ],
+)
+def test_bad_settings_are_one_line(
+    text: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "train.py").write_text(MODEL)
+    (tmp_path / "pyproject.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "train.py"]) == 2
+    err = capfd.readouterr().err
+    assert says in err
+    assert len(err.splitlines()) == 1
+
+
+def test_settings_of_the_nearest_pyproject_hold_for_each_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    (inner / "planted.py").write_text(
+        MODEL.replace("return nn.Sequential", "return plant(nn.Sequential").replace(
+            "3))\n\ndef target", "3)))\n\ndef target"
+        )
+        + "\ndef plant(m):\n    nn.init.constant_(m[0].weight, 0.1)\n    return m\n"
+    )
+    monkeypatch.chdir(inner)
+    settings = tmp_path / "pyproject.toml"
+    settings.write_text('[tool.initadvisor]\nquiet = true\n[tool.initadvisor.check]\nfail-on = "never"\n')
+    assert main(["check", "planted.py"]) == 0
+    assert len(capfd.readouterr().out.splitlines()) == 1
+    settings.write_text('[tool.initadvisor.check]\nselect = "INI9"\n')
+    assert main(["check", "planted.py"]) == 0
+    settings.write_text("[tool.initadvisor]\nquiet = true\n")
+    assert main(["check", "planted.py"]) == 1
+
+
 def test_help_teaches_without_loading_torch(folder: Path) -> None:
     code = (
         "import sys; from initadvisor.cli import main; main(['--help']);"

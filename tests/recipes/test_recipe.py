@@ -17,7 +17,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parent.parent / "schemes"))
 from handmade import bias, lstm, mlp, residual, spec_of, weight
 
-from initadvisor.errors import RecipeError
+from initadvisor.errors import InitAdvisorError, RecipeError
 from initadvisor.initializers.gains import deep_gain
 from initadvisor.initializers.registry import cards
 from initadvisor.recipes import model as recipe_model
@@ -377,3 +377,23 @@ def test_recipe_is_frozen_and_equal_by_content():
     with pytest.raises(Exception, match="frozen"):
         read.name = "other"
     assert isinstance(read, Recipe)
+
+
+def test_the_header_says_how_it_is_used():
+    """A recipe that measures or speaks of roles is of no use without a batch, and its first lines say so."""
+    plain = loads_recipe(SMALL)
+    measuring = loads_recipe(SMALL + "calibrations: [{method: lsuv}]\n")
+    speaking = loads_recipe(SMALL.replace('match: "*.weight"', "match: {role: [input, hidden, output]}"))
+    model, batch = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(16, 4)
+    for recipe, call in (
+        (plain, "apply(model)."),
+        (measuring, "apply(model, sample_batch)."),
+        (speaking, "apply(model, sample_batch)."),
+    ):
+        assert call in recipe.to_yaml().splitlines()[1]
+        if recipe is plain:
+            recipe.apply(model)
+        else:
+            with pytest.raises(InitAdvisorError, match="sample_batch"):
+                recipe.apply(model)
+            recipe.apply(model, batch)

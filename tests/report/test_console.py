@@ -18,7 +18,8 @@ from initadvisor.report.plots import plot_flow
 from initadvisor.report.sentences import figures_in_words, headline, starts_from_zero
 from initadvisor.report.tables import render_spec
 from initadvisor.report.termplot import linear_axis, log_axis, panel
-from initadvisor.schemes.folding import fold, template
+from initadvisor.schemes.folding import fold
+from initadvisor.schemes.paths import skeleton
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.schemes.values import Assignment, Fill, Part, SchemeKind
 from initadvisor.training.engine.result import SignalFlow
@@ -168,9 +169,9 @@ def test_a_steady_signal_looks_steady() -> None:
 def test_folding_loses_and_mixes_nothing(paths: list[str]) -> None:
     folded = fold(paths, lambda p: p, lambda _: None)
     assert sorted(p for f in folded for p in f.items) == sorted(paths)
-    assert len({template(f.items[0]) for f in folded}) == len(folded)
+    assert len({skeleton(f.items[0]) for f in folded}) == len(folded)
     for f in folded:
-        assert {template(p) for p in f.items} == {template(f.items[0])}
+        assert {skeleton(p) for p in f.items} == {skeleton(f.items[0])}
         if len(f.items) == 1:
             assert f.label == f.items[0]
 
