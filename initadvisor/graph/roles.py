@@ -89,7 +89,7 @@ def protection(facts: Facts) -> str | None:
 def fingerprint_of(params: tuple[ParamSpec, ...]) -> str:
     """Hash of paths, shapes and roles."""
     lines = "\n".join(f"{p.path} {tuple(p.shape)} {p.role.value}" for p in params)
-    return hashlib.sha256(lines.encode()).hexdigest()[:16]
+    return hashlib.sha256(lines.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def read_roles(graph: OpGraph, facts: Mapping[str, Facts], mean: Callable[[str], float | None]) -> ModelSpec:

@@ -21,7 +21,7 @@ from initadvisor.types import Fans
 
 def stream(seed: int, path: str, part: str) -> torch.Generator:
     """One generator per tensor (and packed part), so that no layer's numbers depend on another."""
-    digest = hashlib.sha256(f"{seed}/{path}/{part}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}/{path}/{part}".encode("utf-8", "surrogatepass")).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 

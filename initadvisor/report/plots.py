@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from initadvisor.plaintext import plain
 from initadvisor.report.contrast import contrast, curve_of, finite_range, flow_of, trainings, was_tried
 from initadvisor.report.evidence import Evidence, WeightSample
 from initadvisor.report.numbers import number
@@ -84,6 +85,16 @@ def dress(ax: Axes, theme: Theme) -> None:
     ax.set_axisbelow(True)
 
 
+def literal(text: str) -> str:
+    r"""A name as matplotlib shows it letter by letter: between dollars it would read mathematics.
+
+    Example:
+        >>> print(literal("a$b$c"))
+        a\$b\$c
+    """
+    return " ".join(plain(text).split()).replace("$", r"\$")
+
+
 def _legend(ax: Axes, theme: Theme) -> None:
     if not ax.has_data():
         ax.annotate("not measured", (0.5, 0.5), xycoords="axes fraction", ha="center", color=theme.ink, fontsize=9)
@@ -138,7 +149,7 @@ def plot_curves(ax: Axes, evidence: Evidence, theme: Theme = LIGHT) -> None:
         every = max(1, len(steps) // 8)
         ax.plot(
             steps, values, color=color, linestyle=style, marker=marker, markevery=every, markersize=3.5, linewidth=1.6,
-            label=f"{label}, rate {chosen.lr:.3g}",
+            label=f"{literal(label)}, rate {chosen.lr:.3g}",
         )  # fmt: skip
         if steps and not math.isfinite(values[-1]):
             ends = [s for s, v in zip(steps, values, strict=True) if math.isfinite(v)]
@@ -181,13 +192,19 @@ def plot_flow(ax: Axes, evidence: Evidence, field: str, name: str, theme: Theme 
         finite = [(p, max(v, floor)) for p, v in zip(places, values, strict=True) if math.isfinite(v)]
         ax.plot(
             [p for p, _ in finite], [v for _, v in finite], color=color, linestyle=style, marker=marker,
-            markevery=max(1, len(finite) // SHOWN_MARKERS), markersize=3.5, linewidth=1.6, label=label,
+            markevery=max(1, len(finite) // SHOWN_MARKERS), markersize=3.5, linewidth=1.6,
+            label=literal(label),
         )  # fmt: skip
         broken = [p for p, v in zip(places, values, strict=True) if not math.isfinite(v)]
         if broken:
             top = max((v for _, v in finite), default=1.0)
             ax.plot(
-                broken, [top] * len(broken), color=color, linestyle="none", marker="x", label=f"{label}: not finite"
+                broken,
+                [top] * len(broken),
+                color=color,
+                linestyle="none",
+                marker="x",
+                label=f"{literal(label)}: not finite",
             )
         every += [v for _, v in finite]
     if every:
@@ -204,7 +221,7 @@ def plot_flow(ax: Axes, evidence: Evidence, field: str, name: str, theme: Theme 
 def plot_ranking(ax: Axes, evidence: Evidence, theme: Theme = LIGHT) -> None:
     """Candidates by held-out loss with intervals, best at the top; those without a finite score are marked so."""
     entries = [entry for entry in evidence.race.ranking if was_tried(entry)][:SHOWN_CANDIDATES]
-    names = [entry.scheme for entry in entries]
+    names = [literal(entry.scheme) for entry in entries]
     finite = [e for e in entries if math.isfinite(e.score)]
     edge = max((e.high if math.isfinite(e.high) else e.score for e in finite), default=1.0)
     for place, entry in enumerate(entries):
@@ -243,14 +260,14 @@ def plot_weights(ax: Axes, sample: WeightSample, theme: Theme = LIGHT) -> None:
     for counts, label, color, style, alpha in shown:
         if counts:
             ax.stairs(counts, sample.edges, color=color, fill=True, alpha=alpha)
-            ax.stairs(counts, sample.edges, color=color, linestyle=style, linewidth=1.2, label=label)
+            ax.stairs(counts, sample.edges, color=color, linestyle=style, linewidth=1.2, label=literal(label))
     if sample.declared_std:
         for side in (-1, 1):
             ax.axvline(
                 side * sample.declared_std, color=theme.ink, linestyle=":", linewidth=1,
                 label="declared ±σ" if side > 0 else None,
             )  # fmt: skip
-    _title(ax, sample.path, theme, 8)
+    _title(ax, literal(sample.path), theme, 8)
     ax.set_yticks([])
     dress(ax, theme)
     _legend(ax, theme)

@@ -27,7 +27,7 @@ def stream_seed(seed: int, path: str, part: str = "") -> int:
         >>> stream_seed(0, "fc.weight") == stream_seed(0, "fc.weight", "q")
         False
     """
-    digest = hashlib.sha256(f"{seed}/{path}/{part}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}/{path}/{part}".encode("utf-8", "surrogatepass")).digest()
     # One bit less than the digest gives: a negative seed would be reinterpreted.
     return int.from_bytes(digest[:_SEED_BYTES], "big") >> 1
 
