@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from initadvisor.cli.outcome import ExitCode, complain, remark, tell, tell_json
 from initadvisor.cli.places import files_tried, has_content, try_outputs
 from initadvisor.cli.target import open_target
-from initadvisor.errors import InitAdvisorError
+from initadvisor.errors import InitAdvisorError, InputError
+from initadvisor.plaintext import excerpt
 from initadvisor.report.console import render
 from initadvisor.report.evidence import Evidence
 from initadvisor.report.jsonout import evidence_to_json, load_advice
@@ -112,7 +113,16 @@ def run_report(file: Path, *, html: Path | None, as_json: bool, quiet: bool, no_
     files: list[tuple[str, Path, Callable[[Path], object]]] = []
     if html is not None:
         files.append(("report", html, lambda path: write_html(saved.evidence, path, recipe=saved.recipe)))
-    tell_then_write(saved.evidence, saved.recipe, outputs, files)
+    try:
+        tell_then_write(saved.evidence, saved.recipe, outputs, files)
+    except _DOES_NOT_FIT as error:
+        # Every field is of its type, and yet they are not of one advice: the file was edited or cut together.
+        told = f"{type(error).__name__}: {excerpt(str(error))}"
+        raise InputError(f'"{file}" holds figures that do not fit together ({told}); ask again') from error
+
+
+_DOES_NOT_FIT = (LookupError, ArithmeticError, ValueError, TypeError, AttributeError, AssertionError)
+"""What telling a saved advice can raise whose parts contradict each other."""
 
 
 def tell_then_write(

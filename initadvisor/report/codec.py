@@ -25,6 +25,9 @@ from initadvisor.errors import InputError
 NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 """How JSON spells the floats it has no number for."""
 
+_LONGEST_SHOWN = 40
+"""Characters of a wrong value that a message quotes."""
+
 Value = TypeVar("Value")
 
 
@@ -123,7 +126,10 @@ def _decode_plain(kind: Any, value: Any, where: str) -> Any:
         if isinstance(value, str) and value in NOT_FINITE:
             return NOT_FINITE[value]
         _need(isinstance(value, (int, float)) and not isinstance(value, bool), "a number", value, where)
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            _need(False, "a number that a double can hold", value, where)
     if kind is Any:
         return value
     right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
@@ -147,7 +153,8 @@ def _decode_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
 
 def _need(holds: bool, what: str, value: Any, where: str) -> None:
     if not holds:
-        shown = repr(value) if len(repr(value)) <= 40 else type(value).__name__
+        short = isinstance(value, (str, float, bool, type(None))) and len(repr(value)) <= _LONGEST_SHOWN
+        shown = repr(value) if short else type(value).__name__
         raise InputError(f"saved advice: {where} must be {what}, not {shown}")
 
 

@@ -15,11 +15,14 @@ from typing import Any
 import initadvisor.report.sentences as sentences
 from initadvisor.errors import InputError
 from initadvisor.graph.spec import ModelSpec
+from initadvisor.plaintext import excerpt
 from initadvisor.report.codec import NUMBER_SCHEMA, decode, encode, schema
 from initadvisor.report.evidence import Evidence
 from initadvisor.report.tables import summary
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of every document. 2: a decision is told by odds and by the ground it rests on, no longer by a p-value."""
+
 ADVICE_FORMAT = "initadvisor.advice"
 SPEC_FORMAT = "initadvisor.spec"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -69,7 +72,15 @@ def evidence_from_json(document: Any) -> SavedAdvice:
         raise InputError(f'not a saved advice: "format" must be "{ADVICE_FORMAT}" (see initadvisor advise --json)')
     version = document.get("format_version")
     if version != FORMAT_VERSION:
-        raise InputError(f"saved advice has format version {version}; this initadvisor reads {FORMAT_VERSION}")
+        older = isinstance(version, int) and version < FORMAT_VERSION
+        raise InputError(
+            f"saved advice has format version {excerpt(str(version)[:20])}, this initadvisor reads {FORMAT_VERSION}; "
+            + (
+                "ask again with initadvisor advise --json"
+                if older
+                else "upgrade initadvisor (pip install -U initadvisor)"
+            )
+        )
     recipe = document.get("recipe", "")
     if not isinstance(recipe, str):
         raise InputError('saved advice: "recipe" must be text')
@@ -90,9 +101,14 @@ def load_advice(path: str | Path) -> SavedAdvice:
         raise InputError(f'"{path}" is not text: {error.reason}') from error
     except json.JSONDecodeError as error:
         raise InputError(f'"{path}" is not JSON: line {error.lineno}, column {error.colno}: {error.msg}') from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise InputError(f'"{path}" is no saved advice: {excerpt(str(error))}') from error
     except RecursionError as error:
         raise InputError(f'"{path}" is nested too deeply to be a saved advice') from error
-    return evidence_from_json(document)
+    try:
+        return evidence_from_json(document)
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise InputError(f'"{path}" is no saved advice: {excerpt(str(error))}') from error
 
 
 def advice_schema() -> dict[str, Any]:
