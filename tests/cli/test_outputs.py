@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
+from evidences import switch
 
 from initadvisor.cli import main
 
@@ -29,6 +34,7 @@ def planted():
     nn.init.zeros_(given["model"][0].weight)
     return given["model"], given["sample_batch"]
 """
+KEEPS = "format: 1\nname: current\nrules:\n  - {match: '**', init: keep, reason: as they came}\n"
 RECIPE = "format: 1\nname: yesterday\nrules:\n  - {match: '**', init: normal, args: {std: 0.1}, reason: yesterday}\n"
 
 
@@ -157,19 +163,39 @@ def test_the_files_are_not_lost_to_a_closed_pipe(folder: Path) -> None:
     assert (folder / "mend.yaml").exists()
 
 
+@pytest.mark.parametrize("stopped", [True, False])
+@pytest.mark.parametrize("tried", [True, False])
+@pytest.mark.parametrize("fills", [True, False])
 def test_a_run_that_found_nothing_out_leaves_the_earlier_recipe(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Both ways to end early: no time for a training, and Ctrl-C."""
-    import initadvisor.trials.clock as clock
+    stopped: bool, tried: bool, fills: bool, folder: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Stopped by the user, or no time for a single training: the recipe of yesterday is worth more than none."""
+    import initadvisor.advisor as advisor
+    from initadvisor.recipes.recipe import loads_recipe
 
-    assert clock
+    evidence = switch()
+    decision = replace(evidence.race.decision, interrupted=stopped)
+    ranking = tuple(replace(e, steps=e.steps if tried else 0) for e in evidence.race.ranking)
+    evidence = replace(evidence, race=replace(evidence.race, decision=decision, ranking=ranking))
+    recipe = loads_recipe(RECIPE.replace("yesterday", "today") if fills else KEEPS)
+    asked = inspect.signature(advisor.advise)
+    found = advisor.Advice(evidence, recipe)
+
+    def advise(**_: object) -> advisor.Advice:
+        return found
+
+    advise.__signature__ = asked  # type: ignore[attr-defined]
+    monkeypatch.setattr(advisor, "advise", advise)
     before = content(folder)
-    code = main(["advise", "train.py", "-o", "r.yaml", "--budget", "0.001s"])
+    nothing = not fills and (stopped or not tried)
+    assert main(["advise", "train.py", "-o", "r.yaml"]) == (4 if nothing else 0)
     out, err = capfd.readouterr()
-    if code == 4:  # a machine slow enough, or a plan that tries nothing
+    assert out.strip()
+    if nothing:
         assert content(folder) == before
-        assert out.strip()
-        assert "left as it is" in err
-    code = main(["advise", "train.py", "-o", "fresh.yaml", "--budget", "0.001s"])
-    assert (folder / "fresh.yaml").exists()
+        assert "r.yaml was left as it is" in err
+    else:
+        assert (folder / "r.yaml").read_text() == recipe.to_yaml()
+    assert main(["advise", "train.py", "-o", "fresh.yaml"]) == (4 if nothing else 0)
+    assert (folder / "fresh.yaml").read_text() == recipe.to_yaml()
