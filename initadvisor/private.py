@@ -23,6 +23,8 @@ NAMES: Mapping[str, str] = {
     "torch.Tensor._backward_hooks": "hooks on a tensor; without it those that a pass adds would stay",
     "torch._C.ScriptFunction.__call__": "scripted functions are called past every mode of torch; without it they are "
     "read as constants",
+    "torch.autograd.Function.apply": "public, but replaced while a pass is recorded: functions with a gradient of their "
+    "own are called past every mode of torch; without it a spike's comparison ends the signal",
     "sys._current_frames": "what other threads are at; without it no worker is forked while there are any",
     "concurrent.futures.ThreadPoolExecutor._max_workers": "how many jobs an executor runs at once (an attribute of its "
     "instances); without it as many as there are processors",
@@ -101,3 +103,28 @@ def scripted_functions_seen(
         yield
     finally:
         kind.__call__ = original  # type: ignore[method-assign]
+
+
+@contextmanager
+def custom_functions_seen(
+    called: Callable[[str, tuple[Any, ...], dict[str, Any], Any], None],
+) -> Iterator[None]:
+    """In this thread, tell of functions with a gradient of their own (``torch.autograd.Function``) after each ran.
+
+    Args:
+        called: told the function's name, arguments, keyword arguments and output.
+    """
+    kind, me = torch.autograd.Function, threading.get_ident()
+    original = vars(kind)["apply"]
+
+    def apply(cls: type, *args: Any, **kwargs: Any) -> Any:
+        out = original.__func__(cls, *args, **kwargs)
+        if threading.get_ident() == me:
+            called(cls.__name__, args, kwargs, out)
+        return out
+
+    kind.apply = classmethod(apply)  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        kind.apply = original  # type: ignore[method-assign]

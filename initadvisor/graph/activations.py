@@ -19,6 +19,8 @@ _CASTS = words("to type float double half bfloat16 type_as contiguous clone deta
 _COMPARISONS = words("gt lt ge le eq ne greater less greater_equal less_equal __gt__ __lt__ __ge__ __le__")
 _PICKS = frozenset({"where", "masked_fill", "maximum", "minimum"})
 _NOT_ELEMENTWISE = frozenset({"glu"})
+_WAVES = frozenset({"sin", "cos"})
+"""Activations whose frequency may be learned, one for each feature."""
 _LONGEST = 24
 """Ops one activation may be spelt with; GELU by its tanh formula takes 8."""
 _PRELU_SLOPE = 0.25
@@ -109,13 +111,18 @@ class _Finder:
 
     def _find(self, start: int, steps: list[_Step]) -> None:
         closings = self._closings(start, steps)
+        leads = bool(closings) and closings[0] == 0 and self._is_affine_op(steps[0].op)
         # A learned shift or scale before the bend is a bias or a norm's; the bend begins behind it.
-        if closings and closings[0] == 0 and steps[0].learned and self._is_affine_op(steps[0].op):
+        if leads and steps[0].learned and not self._may_be_frequency(start, steps[0].op):
             return
         named = self._known_name(start, steps, closings)
         if named is None:
             return
         last, name, args = named
+        if leads and steps[0].learned and name not in _WAVES:
+            return
+        if leads and name in self.found.custom and self._is_sum(start):
+            return  # the factor of a mean belongs to the sum (parallel branches), and the bend begins behind it
         ops = frozenset(s.op.index for s in steps[: last + 1])
         learned = frozenset().union(*(s.learned for s in steps[: last + 1]))
         bend = Bend(name, args, start, steps[last].op.outputs[0], ops, learned)
@@ -123,6 +130,16 @@ class _Finder:
         self.found.by_exit[bend.exit] = bend
         for index in ops:
             self.found.inner[index] = bend
+
+    def _may_be_frequency(self, start: int, op: Op) -> bool:
+        """A learned factor on what no norm has just made."""
+        made = self.flow.maker(start)
+        return op.name == "mul" and (made is None or made.index not in self.flow.norms)
+
+    def _is_sum(self, value: int) -> bool:
+        """Several signals added up, perhaps moved since."""
+        made = self.flow.maker(value)
+        return made is not None and self.flow.kind_of(made) is Kind.SUM
 
     # ---- regions
 

@@ -24,7 +24,7 @@ from initadvisor.graph.excerpt import models_part
 from initadvisor.graph.kinds import words
 from initadvisor.graph.opgraph import Op, OpGraph, Ref, Source, Value
 from initadvisor.guard import preserve_model, preserve_process, run_eagerly
-from initadvisor.private import owner_of, scripted_functions_seen, version_of
+from initadvisor.private import custom_functions_seen, owner_of, scripted_functions_seen, version_of
 from initadvisor.training.data import Batch, own_copy, tensors_in
 from initadvisor.twins import Originals
 
@@ -198,6 +198,30 @@ class _Recorder(TorchFunctionMode):
             "scripted_function", owner_of, plain_args, plain_kwargs, tuple(refs), list(_flat(out)), in_place=False
         )
 
+    def custom(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """Note a function with a gradient of its own whose ops lead no signal through (a spike: a comparison)."""
+        refs: list[int] = []
+        plain_args = tuple(self._plain(a, refs) for a in args)
+        plain_kwargs = {k: self._plain(v, refs) for k, v in kwargs.items()}
+        lost = [t for t in _flat(out) if t.is_floating_point() and not self._leads(frozenset(refs), self.lookup(t))]
+        if refs and lost:
+            self._append(name, owner_of, plain_args, plain_kwargs, tuple(refs), lost, in_place=False)
+
+    def _leads(self, sources: frozenset[int], value: int) -> bool:
+        """Whether a value was computed from others by way of numbers with fractions."""
+        todo, seen = [value], {value}
+        first = min((self.values[s].op or 0 for s in sources), default=0)
+        while todo:
+            current = self.values[todo.pop()]
+            if current.index in sources:
+                return True
+            if current.op is None or current.op < first:
+                continue
+            fresh = {i for i in self.ops[current.op].inputs if self.values[i].dtype.is_floating_point} - seen
+            seen |= fresh
+            todo += fresh
+        return False
+
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
             return func(*args, **kwargs)
@@ -356,6 +380,7 @@ class Recording:
             stack.callback(register_module_forward_pre_hook(recorder.enter).remove)
             stack.callback(register_module_forward_hook(recorder.leave, always_call=True).remove)
             stack.enter_context(scripted_functions_seen(recorder.opaque))
+            stack.enter_context(custom_functions_seen(recorder.custom))
             stack.enter_context(recorder)
             return _call(self._model, self._batch, recorder)
 

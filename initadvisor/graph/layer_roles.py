@@ -134,6 +134,9 @@ class LayerReader:
             self._recurrent(facts)
         elif self._is_lookup(layer):
             self._table(facts, reach)
+        elif reach.has("score") and self._scores_a_query(layer):
+            facts.role, facts.confidence = Role.RELATIVE_BIAS, Confidence.INFERRED
+            facts.note = "rows that a query or a key is compared with: places, whose products are added to its scores"
         elif any(reach.has(n) for n in _ATTENTION_NAMES):
             self._attention(facts, reach)
         elif layer.index in self.branches.shortcuts:
@@ -152,6 +155,21 @@ class LayerReader:
         if not facts.pieces:
             self._mixed_parts(facts, reach)
         return facts
+
+    def _scores_a_query(self, layer: Layer) -> bool:
+        """Its data is what attention compares: a query or a key, up to scales and views."""
+        asked = self._base(layer.reading.data[0])
+        entering = (v for (_, v), name in self.attentions.operands.items() if name != "value")
+        return any(self._base(value) == asked for value in entering)
+
+    def _base(self, value: int) -> int:
+        """The value behind what only moves and scales."""
+        for _ in range(_ROUTE):
+            op = self.flow.producer(value)
+            if op is None or self.flow.kind_of(op) is not Kind.CARRY or len(self.flow.signals(op)) != 1:
+                return value
+            value = self.flow.signals(op)[0]
+        return value
 
     def _is_lookup(self, layer: Layer) -> bool:
         index = layer.reading.data[0]

@@ -90,7 +90,47 @@ def find_residuals(flow: Flow, bends: Bends) -> Residuals:
                 path.index = len(found.paths)
                 found.paths.append(path)
                 found.forks.add(path.fork)
-    return found
+    return _without_inner_skips(flow, found)
+
+
+def _without_inner_skips(flow: Flow, found: Residuals) -> Residuals:
+    """The same without skips inside a branch (a state space's ``u · D``), which no stream of the model runs through.
+
+    What is added inside a branch belongs to a stream where it is added to the branch's own (blocks within a long skip),
+    or where several sums follow each other (a whole net within one).
+    """
+    roots = _stream_roots(flow, found)
+    inner: dict[tuple[int, int], list[Path]] = {}
+    for outer in found.paths:
+        if flow.depth[outer.fork] == 0:
+            continue  # around the whole model: what lies inside is the model
+        for path in found.paths:
+            if path.join in outer.ops and roots[path.fork] != roots[outer.fork]:
+                inner.setdefault((outer.index, roots[path.fork]), []).append(path)
+    alone = {id(own[0]) for own in inner.values() if len({p.join for p in own}) == 1 and len(own) == 1}
+    if not alone:
+        return found
+    kept = [p for p in found.paths if id(p) not in alone]
+    joins = {j: own for j, paths in found.joins.items() if (own := [p for p in paths if id(p) not in alone])}
+    for index, path in enumerate(kept):
+        path.index = index
+    return Residuals(kept, joins, {p.fork for p in kept}, found.adapters, found.scores)
+
+
+def _stream_roots(flow: Flow, found: Residuals) -> list[int]:
+    """Per value: where the stream that it is a state of began."""
+    roots = list(range(len(flow.values)))
+    for op in flow.graph.ops:
+        sources = flow.signals(op)
+        if op.index in found.joins:
+            root = roots[found.joins[op.index][0].fork]
+        elif flow.kind_of(op) in (Kind.CARRY, Kind.NORM, Kind.BEND) and len(sources) == 1:
+            root = roots[sources[0]]
+        else:
+            continue
+        for out in op.outputs:
+            roots[out] = root
+    return roots
 
 
 def _makes_scores(flow: Flow, op: Op, sides: list[int]) -> bool:
@@ -210,12 +250,35 @@ def _identity(flow: Flow, found: Residuals, op: Op, stream: int, branch: int) ->
     for fork in _shortcut(flow, stream):
         layered = ancestors.has(fork)
         if layered:
+            if _are_streams(flow, found, fork, stream, branch):
+                return []
             if _other_parts(flow, fork, stream, ancestors):
                 return []
             return _paths(flow, found, op, fork, branch, ancestors)
         if layered is not None:
             return []
     return []
+
+
+def _are_streams(flow: Flow, found: Residuals, fork: int, one: int, two: int) -> bool:
+    """Both sides are the fork with something added to it: two states of a stream that are averaged, no branch."""
+    return all(fork in _joined_forks(flow, found, side) for side in (one, two))
+
+
+def _joined_forks(flow: Flow, found: Residuals, value: int) -> set[int]:
+    """Forks of the residual sums that a value is, or is a sum of."""
+    todo, forks = [value], set[int]()
+    for _ in range(_CANDIDATES):
+        if not todo:
+            break
+        op = _origin(flow, todo.pop())
+        if op is None or flow.kind_of(op) is not Kind.SUM:
+            return set()
+        if op.index in found.joins:
+            forks |= {p.fork for p in found.joins[op.index]}
+        else:
+            todo += [i for i in op.inputs if flow.is_live(i)]
+    return forks
 
 
 def _other_parts(flow: Flow, fork: int, stream: int, ancestors: Ancestors) -> bool:
