@@ -23,8 +23,8 @@ NAMES: Mapping[str, str] = {
     "torch.Tensor._backward_hooks": "hooks on a tensor; without it those that a pass adds would stay",
     "torch._C.ScriptFunction.__call__": "scripted functions are called past every mode of torch; without it they are "
     "read as constants",
-    "torch.autograd.Function.apply": "public, but replaced while a pass is recorded: functions with a gradient of their "
-    "own are called past every mode of torch; without it a spike's comparison ends the signal",
+    "torch.autograd.Function.apply": "public, but replaced while a pass is recorded, for functions with a gradient of "
+    "their own are called past every mode of torch; without it a spike ends the signal",
     "sys._current_frames": "what other threads are at; without it no worker is forked while there are any",
     "concurrent.futures.ThreadPoolExecutor._max_workers": "how many jobs an executor runs at once (an attribute of its "
     "instances); without it as many as there are processors",

@@ -196,11 +196,19 @@ class ElementwiseReader:
             return _behind(met, Role.NORM_SCALE, _SURE)
         if self._joins_its_source(op):
             return Verdict(Role.BRANCH_SCALE, _LIKELY, "multiplies what is added to the signal it is computed from")
-        if len(self._spread(met)) == 1:
+        spread = self._spread(met)
+        if len(spread) == 1 and self._lacks(op, met.operand, spread[0]):
+            return Verdict(Role.ELEMENTWISE, _LIKELY, "gives the signal an axis that it does not have")
+        if len(spread) == 1:
             return _behind(met, Role.NORM_SCALE, _LIKELY, "scales channels, with no normalisation before it")
         if met.computed:
             return Verdict(Role.ELEMENTWISE, _LIKELY, "what a function of it makes multiplies the signal")
         return Verdict(Role.ELEMENTWISE, _LIKELY, "multiplies the signal entry by entry: nothing is summed")
+
+    def _lacks(self, op: Op, operand: int, axis: int) -> bool:
+        """The other factors have one entry along an axis of the operand: an outer product."""
+        shapes = [self.flow.values[i].shape for i in op.inputs if i != operand]
+        return op.name in kinds.PRODUCTS and all(-axis > len(s) or s[axis] == 1 for s in shapes if s)
 
     def _spread(self, met: Meeting) -> list[int]:
         """Axes, counted from the right, along which an operand varies as the parameter does."""

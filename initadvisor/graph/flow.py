@@ -163,7 +163,7 @@ class Flow:
         if not any(i in self.modulated for i in op.inputs):
             return []
         found = read_weights(op, self.values, self.weighs)
-        return [r for r in found if r.weight in self.modulated and all(self.is_live(i) for i in r.data)]
+        return [r for r in found if r.weight in self.modulated and not any(i in self.modulated for i in r.data)]
 
     def _modulates(self, op: Op) -> bool:
         """Scales a whole weight by something smaller of the signal, or moves what was scaled so."""

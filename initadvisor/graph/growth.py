@@ -31,21 +31,19 @@ def growth(flow: Flow, value: int, bases: Set[int]) -> float | None:
         value: whose growth is asked.
         bases: values that grow with power one.
     """
-    known: dict[int, float | None] = {}
-    todo = [value]
+    top = flow.root(value)
+    todo, behind = [top], {top}
     while todo:  # a loop, since chains of parametrizations may be long
-        current = flow.root(todo[-1])
-        op = None if current in bases else flow.producer(current)
-        unread = [] if op is None or current in known else [i for i in op.inputs if flow.root(i) not in known]
-        unread = [i for i in unread if flow.root(i) not in bases and flow.producer(flow.root(i)) is not None]
-        if unread and not set(map(flow.root, unread)) & set(map(flow.root, todo)):
-            todo += unread
-            continue
-        todo.pop()
-        if op is not None and current not in known:
-            powers = [1.0 if flow.root(i) in bases else known.get(flow.root(i)) for i in op.inputs]
-            known[current] = _grown(op, current, powers)
-    return 1.0 if flow.root(value) in bases else known.get(flow.root(value))
+        op = flow.producer(todo.pop())
+        fresh = {flow.root(i) for i in op.inputs} - behind - bases if op is not None else set()
+        todo += fresh
+        behind |= fresh
+    known: dict[int, float | None] = dict.fromkeys(bases, 1.0)
+    for current in sorted(behind - bases):  # what is made later has the larger number
+        op = flow.producer(current)
+        if op is not None:
+            known[current] = _grown(op, current, [known.get(flow.root(i)) for i in op.inputs])
+    return known.get(top)
 
 
 def exponent_of(op: Op) -> float:

@@ -158,11 +158,11 @@ class LayerReader:
 
     def _scores_a_query(self, layer: Layer) -> bool:
         """Its data is what attention compares: a query or a key, up to scales and views."""
-        asked = self._base(layer.reading.data[0])
+        asked = self._behind_moves(layer.reading.data[0])
         entering = (v for (_, v), name in self.attentions.operands.items() if name != "value")
-        return any(self._base(value) == asked for value in entering)
+        return any(self._behind_moves(value) == asked for value in entering)
 
-    def _base(self, value: int) -> int:
+    def _behind_moves(self, value: int) -> int:
         """The value behind what only moves and scales."""
         for _ in range(_ROUTE):
             op = self.flow.producer(value)
@@ -190,6 +190,9 @@ class LayerReader:
             places = shape[-1] if shape else 1
             facts.role = Role.POSITION if rows >= places and rows > 1 else Role.EMBEDDING
             facts.confidence = Confidence.INFERRED
+        elif self._found_by_itself(index, layer.reading.weight):
+            facts.role, facts.confidence = Role.LATENT, Confidence.INFERRED
+            facts.note = "a codebook: what is looked up is chosen by its distance from the rows"
         elif self._counts_places(index):
             facts.role, facts.confidence = Role.POSITION, Confidence.INFERRED
         elif parts := self.modulations.per_class(reach):
@@ -203,6 +206,21 @@ class LayerReader:
         facts.confidence, facts.note = Confidence.INFERRED, "one row per class: scales or shifts what a norm gives"
         if len(parts) > 1:
             facts.pieces = [Piece(f"{role.value}_{i}", role, mask) for i, (role, _, mask) in enumerate(parts)]
+
+    def _found_by_itself(self, index: int, table: int) -> bool:
+        """Whether indices are chosen by comparing a signal with the very rows they point to."""
+        own, todo, seen = self.flow.origins[table], [index], {index}
+        while todo and len(seen) < _ROUTE:
+            op = self.flow.producer(todo.pop())
+            layers = self.flow.layers_of.get(op.index, ()) if op is not None else ()
+            if op is None or any(self._is_lookup(layer) for layer in layers):
+                continue
+            if any(self.flow.origins[i] & own for i in op.inputs):
+                return True
+            fresh = set(op.inputs) - seen
+            seen |= fresh
+            todo += fresh
+        return False
 
     def _counts_places(self, index: int) -> bool:
         """Whether indices come from a running count over the batch (positions of what is not padding)."""

@@ -71,6 +71,9 @@ _RANK = {
 }  # fmt: skip
 """Of several uses the most telling decides; whatever is not listed tells most."""
 
+_RANK_OF_A_CODEBOOK = 5
+"""A table that is also compared with is no map, however often it is."""
+
 _MOST_TELLING = 4
 
 _OF_WEIGHTS = (Role.BIAS, Role.NORM_SCALE, Role.NORM_SHIFT, Role.STATE)
@@ -188,7 +191,10 @@ class _Reader:
 
         def rank(use: Use) -> tuple[bool, int, int, int]:
             own = tied and use.op >= 0 and self.graph.ops[use.op].module == owner
-            return own, _RANK.get(use.role, _MOST_TELLING), often[use.role], -use.op
+            rank_of_role = _RANK.get(use.role, _MOST_TELLING)
+            if use.role is Role.LATENT and use.facts is not None:
+                rank_of_role = _RANK_OF_A_CODEBOOK
+            return own, rank_of_role, often[use.role], -use.op
 
         return max(uses, key=rank)
 

@@ -123,7 +123,8 @@ class UseReader:
             )  # fmt: skip
         if origin.part in (Part.LOW_RANK_IN, Part.LOW_RANK_OUT):
             return self._low_rank(op, facts, origin, has_main)
-        if facts.role is Role.RELATIVE_BIAS and origin.parameter != layer.reading.weight:
+        compared = facts.role is Role.RELATIVE_BIAS and origin.parameter != layer.reading.weight
+        if compared or facts.role is Role.LATENT:
             return Use(origin.parameter, op.index, facts.role, facts.confidence, facts.note, **base)  # type: ignore[arg-type]
         fans, slices, note = self.maps.fans(facts, origin)
         confidence = facts.confidence

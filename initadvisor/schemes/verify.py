@@ -34,6 +34,9 @@ _ROUNDING = 8.0
 def _moments(values: torch.Tensor) -> tuple[float, float, float, float, float]:
     """Mean, standard deviation, kurtosis, minimum and maximum; in passes that cost less than the draw itself."""
     flat = values.detach().reshape(-1)
+    if flat.is_complex():  # real and imaginary part have half the variance each
+        mean, std, kurtosis, low, high = _moments(torch.view_as_real(flat))
+        return mean, std * math.sqrt(2), kurtosis, low, high
     flat = flat.float() if flat.dtype in (torch.float16, torch.bfloat16) else flat
     low, high = (float(v) for v in torch.aminmax(flat))
     if low == high or not (math.isfinite(low) and math.isfinite(high)):

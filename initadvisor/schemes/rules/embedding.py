@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from initadvisor.graph.spec import ModelSpec, ParamSpec
+from initadvisor.graph.spec import ModelSpec, NormStyle, ParamSpec
 from initadvisor.schemes.rules.fills import normal, trunc_normal
-from initadvisor.schemes.rules.reading import is_head_too, is_weight
+from initadvisor.schemes.rules.reading import has_style, is_head_too, is_weight
 from initadvisor.schemes.rules.rule import Context, Proposal, Rule
 from initadvisor.types import Role
 
@@ -100,6 +100,9 @@ def _position(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
 
 
 def _token(param: ParamSpec, spec: ModelSpec, context: Context) -> Proposal:
+    if has_style(spec, NormStyle.PRE_NORM) and not any(p.role is Role.POSITION for p in spec.params):
+        # Nothing is added to it before a norm, which would multiply gradients by one over its size.
+        return Proposal(trunc_normal(param, _VIT_STD), "a token that a norm reads as it is: small, but of some size")
     return Proposal(normal(param, _CLASS_TOKEN_STD), "a token joined to the sequence starts without content")
 
 
