@@ -23,8 +23,6 @@ NAMES: Mapping[str, str] = {
     "torch.Tensor._backward_hooks": "hooks on a tensor; without it those that a pass adds would stay",
     "torch._C.ScriptFunction.__call__": "scripted functions are called past every mode of torch; without it they are "
     "read as constants",
-    "torch.autograd.Function.apply": "public, but replaced while a pass is recorded, for functions with a gradient of "
-    "their own are called past every mode of torch; without it a spike ends the signal",
     "sys._current_frames": "what other threads are at; without it no worker is forked while there are any",
     "concurrent.futures.ThreadPoolExecutor._max_workers": "how many jobs an executor runs at once (an attribute of its "
     "instances); without it as many as there are processors",
@@ -110,6 +108,9 @@ def custom_functions_seen(
     called: Callable[[str, tuple[Any, ...], dict[str, Any], Any], None],
 ) -> Iterator[None]:
     """In this thread, tell of functions with a gradient of their own (``torch.autograd.Function``) after each ran.
+
+    ``Function.apply`` is public, but these functions are called past every mode of torch, so that it has to be replaced
+    for the time of a pass; without it a spike's comparison would end the signal.
 
     Args:
         called: told the function's name, arguments, keyword arguments and output.
