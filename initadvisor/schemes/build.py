@@ -12,7 +12,7 @@ from initadvisor.graph.spec import NORMALISED, ModelSpec, ParamSpec
 from initadvisor.schemes.drawn import Deliberate
 from initadvisor.schemes.rules import registry
 from initadvisor.schemes.rules.fills import FAN_FREE, ONE_VALUE, default_fans, whole
-from initadvisor.schemes.rules.reading import carrier_rank, is_tied, is_weight, plain_depth
+from initadvisor.schemes.rules.reading import carrier_rank, is_head_too, is_weight, plain_depth
 from initadvisor.schemes.rules.rule import Context, Rule
 from initadvisor.schemes.scheme import Scheme
 from initadvisor.schemes.slots import SlotKind, slots_of
@@ -133,7 +133,7 @@ def _as_it_acts(
 ) -> tuple[tuple[Part, ...], str]:
     """A proposal for the weight that acts, said of the tensor that it is made of."""
     # A shared table serves the head, too, which no factor of its rows reaches.
-    weighs = is_weight(param) or (param.role is Role.EMBEDDING and not is_tied(param, spec))
+    weighs = is_weight(param) or (param.role is Role.EMBEDDING and not is_head_too(param, spec))
     if not parts or not weighs or _all_zero(parts):
         return parts, reason
     if param.acts_through not in (None, NORMALISED):
