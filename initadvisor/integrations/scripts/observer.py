@@ -162,10 +162,12 @@ class Observer:
         number = self._number(optimizer)
         self._stepping.append(number)
         if len(self._stepping) == 1:
-            if self._stale:
+            has_gradient = any(p.grad is not None for p in held_by(optimizer))
+            # Without one this step has a closure, and networks are found when that calls them.
+            if self._stale and has_gradient:
                 self._look(None, None)
             self.listener.stepping(number)
-            if any(p.grad is not None for p in held_by(optimizer)):
+            if has_gradient:
                 self._prepare(number)
 
     def stepped(self, optimizer: Optimizer) -> None:
@@ -218,9 +220,8 @@ class Observer:
                 self._known.setdefault(id(part), (network, name))
             for whole in network.same:
                 self._known[id(whole)] = (network, "")
-        if module is not None:
-            with self._listening():
-                self.listener.found(self.networks, call)
+        with self._listening():
+            self.listener.found(self.networks, call)
 
     def _number(self, optimizer: Optimizer) -> int:
         for number, known in enumerate(self.optimizers):

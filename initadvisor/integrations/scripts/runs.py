@@ -33,6 +33,9 @@ MOST_AHEAD = 50
 MEMORY_SHARE = 0.5
 """Share of the free memory that waiting processes may hold; those beyond begin anew when they are needed again."""
 
+FASTEST_STEP = 1e-4
+"""Seconds of a step where none has been timed: no script's is shorter."""
+
 QUOTED = 300
 """Characters of a script's last words that are quoted."""
 
@@ -137,7 +140,7 @@ class ScriptRuns:
 
     def step_cost(self, runs: int) -> float:
         """Seconds of wall time of a step of each of so many runs."""
-        return (self._step_seconds or 0.0) / max(1, min(self._jobs, runs))
+        return (self._step_seconds or FASTEST_STEP) / max(1, min(self._jobs, runs))
 
     def choose(self, seed: int, ahead: int, members: int | None = None) -> None:
         """A script is run in one way only."""
@@ -145,7 +148,7 @@ class ScriptRuns:
     def advance(self, states: Sequence[MemberState], until: int, evals: Sequence[int]) -> Iterator[list[MemberState]]:
         """Have runs go on to ``until`` steps; those whose process has gone begin anew."""
         todo = [s for s in states if s.alive and s.steps < until]
-        if self._jobs == 1:
+        if self._jobs == 1 or self.started == 0:
             for state in todo:
                 yield [self._counted(state, self._run(state, until, evals))]
             return
@@ -167,6 +170,8 @@ class ScriptRuns:
     # ---- one run
 
     def _counted(self, before: MemberState, after: MemberState) -> MemberState:
+        if self.started == 1 and after.status is Status.FAILED and after.key.scheme == CURRENT:
+            raise InputError(f"the script does not run as a trial with the weights as they are: {after.message}")
         self.steps += after.steps - before.steps
         return after
 
