@@ -22,11 +22,11 @@ COSTLY = math.log1p(0.02)
 MOST_COST = 1.0
 """Largest such logarithm that counts, so that one training that never starts is not the whole mean."""
 
-LEVELS = (0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.12)
+LEVELS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Shares behind the best within which lower rates count as level, that are tried."""
 
 
-LEAST_FAMILIES = 5
+LEAST_FAMILIES = 3
 """Families of long tasks below which their level stays zero: two tasks are an accident, not a rule."""
 
 

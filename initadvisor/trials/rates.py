@@ -15,12 +15,16 @@ from initadvisor.trials.view import ASSUMED_STEPS
 SHORT, LONG = 500, 3_000
 """Lengths of the recorded trainings; between them, and not beyond, the level goes with the logarithm of the length."""
 
+FURTHEST = 3.5
+"""Largest factor by which the rate may be lowered: one step of a usual grid (1, 3, 10). Lower
+ones were too low as often."""
+
 SETTLED = 0.5
 """Share of a training after which what leads is taken as it is; the level shrinks to nothing up to there."""
 
 
 def choose_rate(scores: Mapping[float, float], *, steps: int, full_steps: int | None, noise: float = 0.0) -> float:
-    """The rate to use: the lowest of those that an early view cannot tell from the best.
+    """The rate to use: the best so far, or the next lower one where an early view cannot tell it from the best.
 
     How far behind a lower rate may be and still be taken was fitted to recorded trainings (``odds.json``); what it
     saves stands in ``benchmarks/odds/results/odds.md``.
@@ -62,14 +66,15 @@ def level_with(short: float, long: float, steps: int, full_steps: int | None) ->
 
 
 def lowest_level(scores: Mapping[float, float], level: float, noise: float) -> float:
-    """The lowest rate whose score is no further behind the best than the level and the noise."""
+    """The lowest rate near the best one whose score is no further behind than the level and the noise."""
     if not scores:
         raise ValueError("no learning rate has a score")
     alive = {rate: score for rate, score in scores.items() if math.isfinite(score)}
     if not alive:
         return min(scores)
-    best = min(alive.values())
+    leader = min(alive, key=lambda rate: (alive[rate], rate))
+    best = alive[leader]
     reach = level * abs(best)
     if level and math.isfinite(noise):
         reach = max(reach, noise)  # noise widens what is level; where nothing is, the leader is the better guess
-    return min(rate for rate, score in alive.items() if score <= best + reach)
+    return min(rate for rate, score in alive.items() if score <= best + reach and rate >= leader / FURTHEST)

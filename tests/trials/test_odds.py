@@ -162,6 +162,8 @@ def test_of_rates_that_are_level_the_lowest_is_taken() -> None:
     assert lowest_level(scores, 0.05, 0.0) == 0.01
     assert lowest_level(scores, 0.0, 0.0) == lowest_level(scores, 0.0, 0.1) == 0.03
     assert lowest_level(scores, 0.01, 0.1) == 0.01  # noise widens what is level
+    assert lowest_level({0.001: 0.5, 0.01: 0.5, 0.03: 0.5}, 0.05, 0.0) == 0.001  # the best of equal ones is the lowest
+    assert lowest_level({0.001: 0.51, 0.01: 0.51, 0.03: 0.5}, 0.05, 0.0) == 0.01  # one step, no further
     with pytest.raises(ValueError, match="no learning rate"):
         choose_rate({}, steps=1, full_steps=None)
 
