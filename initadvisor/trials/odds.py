@@ -127,8 +127,9 @@ def no_trial(place: int, facts: Facts = UNKNOWN_FACTS) -> Odds:
 def action(odds: Odds, *, least: float = LEAST_GAIN) -> Action:
     """What the odds come to.
 
-    ``"switch"``: a change is expected to gain more than ``least``, more likely helps than not, and the chance that it
-    ends worse by more than 2% is below the bound of the artefact. ``"keep"``: no more than ``least`` is to be expected.
+    ``"switch"``: a change is expected to gain more than ``least``, clearly more likely helps than not, and the chance
+    that it ends worse by more than 2% is small enough; both bounds are in the artefact. ``"keep"``: no more than
+    ``least`` is to be expected, or that it helps is little more likely than that it does not.
     ``"undecided"``: a gain is expected, but so is harm too often. No lead over the current weights is asked for beyond
     that. What other bounds would have led to stands in ``benchmarks/odds/results/odds.md``; of all candidates, the one
     with the largest expected gain is a better choice there than the one that leads so far.

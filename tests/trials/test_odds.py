@@ -141,12 +141,13 @@ def test_facts_are_read_from_the_spec() -> None:
 
 
 def test_a_change_that_promises_nothing_is_not_advised() -> None:
-    bound = artefact()["action"]["most_worse"]
-    assert action(Odds(0.6, 0.1, 0.004, -0.1, 0.1)) == "keep"
-    assert action(Odds(0.6, 0.1, 0.04, -0.1, 0.1), least=0.05) == "keep"
-    assert action(Odds(0.4, 0.1, 0.3, -0.1, 0.9)) == "keep"
-    assert action(Odds(0.9, 0.02, 0.3, 0.1, 0.5)) == "switch"
-    assert action(Odds(0.5, min(bound + 0.01, 1.0), 0.1, -1, 0.9)) == ("undecided" if bound < 1 else "switch")
+    most_worse, least_better = (artefact()["action"][name] for name in ("most_worse", "least_better"))
+    good = Odds(0.9, 0.02, 0.3, 0.1, 0.5)
+    assert action(good) == "switch"
+    assert action(replace(good, gain=0.004)) == action(replace(good, gain=0.04), least=0.05) == "keep"
+    assert action(replace(good, better=least_better - 0.01)) == "keep"
+    assert action(replace(good, better=least_better, worse=most_worse)) == "switch"
+    assert action(replace(good, better=least_better, worse=most_worse + 0.01)) == "undecided"
 
 
 @given(st.dictionaries(st.floats(1e-6, 10), anything, min_size=1, max_size=6), st.integers(-1, 10**6), anything)
