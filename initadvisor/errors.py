@@ -71,10 +71,10 @@ def swallowed(where: str, error: Exception) -> str:
         Exception: the error itself, where :data:`STRICT` is set.
 
     Example:
-        >>> LOGGER.disabled = True
+        >>> LOGGER.disabled, strict = True, os.environ.pop(STRICT, None)
         >>> swallowed("an example", ValueError("no good"))
         'ValueError: no good'
-        >>> LOGGER.disabled = False
+        >>> LOGGER.disabled = bool(os.environ.update({} if strict is None else {STRICT: strict}))
     """
     if os.environ.get(STRICT) == "1":
         raise error

@@ -76,8 +76,8 @@ def audit_training(task: TrainingTask, schemes: Sequence[Scheme] = (), *, seed: 
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
         >>> _ = nn.init.zeros_(net[0].weight), nn.init.zeros_(net[0].bias)
         >>> task = make_task(net, (torch.randn(40, 4), torch.randint(3, (40,))), lr=0.1)
-        >>> [f.code for f in audit_training(task).findings]
-        ['INI104', 'INI112', 'INI401']
+        >>> audit_training(task).findings[0].code
+        'INI104'
     """
     findings = _findings(task, None, seed)
     size = sum(p.numel() for p in task.model.parameters())
