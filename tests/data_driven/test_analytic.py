@@ -144,3 +144,18 @@ def test_rules_of_sums_and_products():
     joined = moments.joined([(a, 1.0), (b, 1.0)])
     both = torch.cat([u, v])
     assert (joined.mean, joined.variance) == pytest.approx((float(both.mean()), float(both.var())), rel=0.03)
+
+
+def test_a_root_has_no_moments_under_a_gaussian_and_is_named_instead_of_failing():
+    class Root(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 32), nn.Linear(32, 4)
+
+        def forward(self, x):
+            return self.b(torch.sqrt(self.a(x).square() + 1) * torch.sqrt(self.a(x)).nan_to_num())
+
+    model, batch = Root(), Batch((torch.randn(64, 8),))
+    notes = calibrate(Calibration("analytic"), model, paths={"a.weight", "b.weight"}, batch=batch)
+    assert any("sqrt" in note for note in notes)
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from initadvisor.graph import kinds
-from initadvisor.graph.activations import Bends, find_bends
+from initadvisor.graph.activations import Bend, Bends, find_bends
 from initadvisor.graph.flow import Flow, Layer
 from initadvisor.graph.kinds import Kind
 from initadvisor.graph.lower import lower
@@ -52,13 +52,20 @@ class Tracker:
             bend = self._bends.inner.get(op.index)
             if bend is not None:
                 if bend.exit in op.outputs:
-                    known = is_known(bend.name)
-                    fn = activation_fn(bend.name, bend.args) if known else self._bends.custom[bend.name]
-                    self._found[bend.exit] = moments.bent(self.of(bend.start), fn)
+                    self._found[bend.exit] = self._bent(bend)
                 continue
             made = self._after(op)
             for out in op.outputs:
                 self._found[out] = made
+
+    def _bent(self, bend: Bend) -> Moments:
+        """Behind an activation; one that is no function of a whole line (a root, a logarithm) is not understood."""
+        if is_known(bend.name):
+            return moments.bent(self.of(bend.start), activation_fn(bend.name, bend.args))
+        if bend.name in self._bends.custom:
+            return moments.bent(self.of(bend.start), self._bends.custom[bend.name])
+        self.unknown.setdefault(bend.name)
+        return UNIT
 
     def of(self, value: int) -> Moments:
         """Moments of a value."""
