@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from planted import LanguageModel, NeverScaled, attention, changed, fill, fresh, language, mlp, on_rows, plain, rows
 from torch import nn
 
-from initadvisor.checks import plugin
+from initadvisor.checks import runner
 from initadvisor.checks.fix import mend, mendable
+from initadvisor.checks.registry import checks
 from initadvisor.checks.runner import check
 from initadvisor.checks.topics.flow import trend
 from initadvisor.checks.watch import Watch
@@ -240,7 +241,8 @@ def test_a_check_that_fails_is_told_and_the_others_go_on(code: str, monkeypatch:
     def broken(context: object) -> list[object]:
         raise KeyError("blocks.7")
 
-    monkeypatch.setitem(plugin._CHECKS, code, replace(plugin.find(code), run=broken))
+    every = tuple(replace(c, run=broken) if c.code == code else c for c in checks())
+    monkeypatch.setattr(runner, "checks", lambda: iter(every))
     monkeypatch.delenv("INITADVISOR_STRICT", raising=False)
     found = check(model, batch)
     assert [f for f in found if f.code != "INI903"] == before
