@@ -43,7 +43,7 @@ LAYOUT = words(
     "native_channel_shuffle dropout alpha_dropout feature_dropout dropout1d dropout2d dropout3d feature_alpha_dropout "
     "native_dropout tril triu diag diag_embed fold im2col col2im affine_grid atleast_1d atleast_2d atleast_3d "
     "pack_padded_sequence _pack_padded_sequence pad_packed_sequence _pad_packed_sequence requires_grad __deepcopy__ "
-    "zeros_like_keep identity fill_keep to_dense to_sparse coalesce pin_memory as_tensor rename diagflat resize_as"
+    "identity to_dense to_sparse coalesce pin_memory as_tensor rename diagflat resize_as"
 )
 """Ops that only move or cast numbers."""
 
@@ -62,9 +62,9 @@ POOLING = words(
 
 GATHERING = words(
     "gather index_select take_along_dim take masked_select masked_fill masked_scatter where index_put index_add "
-    "index_copy index_fill scatter scatter_add scatter_reduce setitem copy segment_reduce segment_csr gather_csr "
-    "put index scatter_mean repeat_interleave fill fill_diagonal new_tensor nan_to_num clamp_keep lerp masked "
-    "sparse_mm spmm torch_scatter _scatter _segment_reduce nested_tensor set_data slice_scatter zero"
+    "index_copy index_fill scatter scatter_add scatter_reduce setitem copy segment_reduce "
+    "put index repeat_interleave fill fill_diagonal new_tensor nan_to_num lerp masked "
+    "sparse_mm spmm _segment_reduce nested_tensor set_data slice_scatter zero"
 )
 """Ops that pick from, or write into, a signal by positions."""
 
@@ -101,7 +101,7 @@ BENDS = words(
 )
 """Elementwise functions that are not affine."""
 
-AFFINE = words("add sub rsub mul div rdiv neg deg2rad rad2deg rpow_keep lerp_keep")
+AFFINE = words("add sub rsub mul div rdiv neg deg2rad rad2deg")
 """Elementwise functions that are affine in one signal when the other operand is a constant."""
 
 CONTRACTIONS = words(
