@@ -176,6 +176,17 @@ def by_task(found: Sequence[Table]) -> str:
     return _table(head, rows)
 
 
+def positions(found: Sequence[Table]) -> str:
+    """Task by task the regret of every scheme at the user's rate, in the order in which the rules propose them."""
+    told = {table.task.name: [p for p in places(table) if p.rank] for table in found}
+    most = max(map(len, told.values()), default=0)
+    rows = []
+    for name, mine in told.items():
+        cells = [f"{_number(p.at_rate)} {p.scheme.removeprefix('rules_')}" for p in mine]
+        rows.append([name, *cells, *[""] * (most - len(cells))])
+    return _table(["regret by place in the order", *(str(i + 1) for i in range(most))], rows)
+
+
 def by_scheme(found: Sequence[Table]) -> str:
     """How every scheme fares over the tasks with something to win."""
     won = {t.task.name for t in found if (v := t.one_rate) is not None and v.is_won}
@@ -247,6 +258,7 @@ def render(found: Sequence[Table], panels: dict[str, list[Line]], said: dict[str
         decays(one),
         "## The rules' order",
         by_task(found),
+        positions(found),
         by_scheme(found),
         by_rank(found),
     ]
