@@ -124,12 +124,7 @@ def run(tasks: Iterable[LongTask], label: str, shares: Sequence[float], folder: 
 
 def picks(tables: Iterable[Table], label: str, mode: str, share: float, folder: Path) -> list[tuple[View, list[Arm]]]:
     """What was advised, as arms of the pool; advice that is not in it is left out."""
-    rows = {
-        r["task"]: r
-        for r in read_lines(folder / ADVICE)
-        if (r["label"], r["mode"], r["share"]) == (label, mode, share) and r["version"] == TASKS[r["task"]].version
-    }
-    found = []
+    rows, found = _rows(label, mode, share, folder), []
     for table in tables:
         view = table.one_rate if mode == ONE_RATE else table.all_rates
         row = rows.get(table.task.name)
@@ -139,6 +134,20 @@ def picks(tables: Iterable[Table], label: str, mode: str, share: float, folder: 
         if arm is not None:
             found.append((view, [arm]))
     return found
+
+
+def _rows(label: str, mode: str, share: float, folder: Path) -> dict[str, dict[str, Any]]:
+    return {
+        r["task"]: r
+        for r in read_lines(folder / ADVICE)
+        if (r["label"], r["mode"], r["share"]) == (label, mode, share) and r["version"] == TASKS[r["task"]].version
+    }
+
+
+def odds(view: View, folder: Path, label: str, mode: str, share: float) -> tuple[float | None, float | None]:
+    """What advice said of ending better than the weights as they came, and worse by over 2%."""
+    row = _rows(label, mode, share, folder)[view.task.name]
+    return row["p_better"], row["p_worse"]
 
 
 def arm_of(view: View, row: dict[str, Any]) -> Arm | None:

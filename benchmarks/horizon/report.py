@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.horizon import store
-from benchmarks.horizon.advisor_runs import ALL_RATES, ONE_RATE, asked, picks
+from benchmarks.horizon.advisor_runs import ALL_RATES, ONE_RATE, asked, odds, picks
 from benchmarks.horizon.figure import draw
 from benchmarks.horizon.methods import PRIORS, SHAPES
 from benchmarks.horizon.pool import SCREENING_STEPS
@@ -30,7 +30,7 @@ from benchmarks.horizon.summary import (
     spearman,
     without_warmup,
 )
-from benchmarks.horizon.table import Table, View, build
+from benchmarks.horizon.table import HARM, Table, View, build
 from benchmarks.horizon.tasks import TASKS
 
 PANELS = {ONE_RATE: "the user's one rate", ALL_RATES: "three rates to choose from"}
@@ -78,6 +78,26 @@ def advised(found: Sequence[Table], mode: str, folder: Path) -> list[Line]:
             if given:
                 told.append(line(name, share, given))
     return told
+
+
+def said_and_true(found: Sequence[Table], folder: Path) -> str:
+    """The odds that advice gives of a change, and what came of it."""
+    rows = []
+    for label, modes in asked(folder).items():
+        for mode, shares in modes.items():
+            for share in sorted(shares):
+                given = [(v, arms[0], odds(v, folder, label, mode, share)) for v, arms in
+                         picks(found, label, mode, share, folder)]  # fmt: skip
+                changed = [(v, arm, p) for v, arm, p in given if not arm.is_default and None not in p]
+                if not changed:
+                    continue
+                ends = [(v.end(arm) - v.base) / abs(v.base) for v, arm, _ in changed]
+                better, worse = (sum(p[i] for _, _, p in changed) / len(changed) for i in (0, 1))
+                was = sum(e < 0 for e in ends) / len(ends), sum(e > HARM for e in ends) / len(ends)
+                figures = map(_number, (better, was[0], worse, was[1]))
+                rows.append([label, mode, f"{share:g}", str(len(changed)), *figures])
+    head = ["version", "given", "cost", "changes", "better: said", "true", "worse by over 2%: said", "true"]
+    return _table(head, rows)
 
 
 def views(found: Sequence[Table], mode: str) -> list[View]:
@@ -237,7 +257,8 @@ def render(found: Sequence[Table], panels: dict[str, list[Line]], said: dict[str
         if not panels.get(mode):
             continue
         both = [*panels[mode], *said.get(mode, ())]
-        parts += [f"## {title[0].upper()}{title[1:]}", by_cost(both, "regret"), by_cost(both, "harm")]
+        parts += [f"## {title[0].upper()}{title[1:]}", by_cost(both, "regret"), by_cost(both, "median")]
+        parts += [by_cost(both, "harm")]
         if mode == ALL_RATES:
             parts += ["Another rate of the picked scheme ends better by over 2%:", by_cost(both, "rate")]
         parts += [
@@ -247,6 +268,8 @@ def render(found: Sequence[Table], panels: dict[str, list[Line]], said: dict[str
             by_cost(searched(views(found, mode), PRIORS), "regret"),
         ]
     parts += [
+        "## Are the advisor's odds right here?",
+        said_and_true(found, folder),
         "## How early views rank",
         "Spearman's correlation with the end, a mean over tasks; what is seen is the best held-out loss so far, on one "
         "seed. The last four columns are the tasks with a warm-up or a one-cycle, under it and at the full rate from "
