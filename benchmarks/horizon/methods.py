@@ -68,8 +68,9 @@ def affordable(view: View, count: int) -> list[Arm]:
 
 
 def screening_row(arm: Arm, step: int, *, warm: bool) -> Row:
-    """The training that a rung looks at: unless ``warm`` without the warm-up, as far as that was followed."""
-    return arm.constant if not warm and arm.constant is not None and step <= SCREENING_STEPS else arm.first
+    """The training that a rung looks at: unless ``warm`` without the warm-up, where the rung is shorter than that."""
+    followed = arm.constant is not None and step <= min(SCREENING_STEPS, arm.rise)
+    return arm.constant if arm.constant is not None and followed and not warm else arm.first
 
 
 def halving(
@@ -247,17 +248,19 @@ def oracle(view: View, budget: int) -> list[Arm]:
 
 
 HALVING = "halving from 20 steps, no warm-up"
+HALVING_BY_RULES = "halving from 20 steps, the rules' order as a prior"
+ONE_RUNG_BY_RULES = "one rung, no warm-up, the rules' order as a prior"
 FREE: dict[str, Method] = {"torch default": default, "rules' first": rules}
 """What costs nothing."""
 
 SEARCHES: dict[str, Method] = {
     HALVING: halving,
     "the same under the user's warm-up": partial(halving, warm=True),
-    "the same, the rules' order as a prior": partial(halving, prior=PRIOR),
+    HALVING_BY_RULES: partial(halving, prior=PRIOR),
     "halving, first rung as long as can be": long_halving,
     "one rung": one_rung,
     "one rung, no warm-up": partial(one_rung, warm=False),
-    "one rung, no warm-up, the rules' order as a prior": partial(one_rung, warm=False, prior=ONE_RUNG_PRIOR),
+    ONE_RUNG_BY_RULES: partial(one_rung, warm=False, prior=ONE_RUNG_PRIOR),
     "ASHA": asha,
     "TPE + Hyperband": tpe_hyperband,
 }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.horizon.methods import FREE, SEARCHES, Method, screening_row
+from benchmarks.horizon.methods import FREE, SEARCHES, Method
 from benchmarks.horizon.store import Row
 from benchmarks.horizon.table import HARM, Arm, Table, View
 
@@ -113,7 +113,9 @@ def as_trained(arm: Arm, step: int) -> float:
 
 def without_warmup(arm: Arm, step: int) -> float:
     """The same at the full rate from the first step; NaN where that was not followed so far."""
-    row = screening_row(arm, step, warm=False)
+    row = arm.constant
+    if row is None:
+        return arm.first.until(step)
     return row.until(step) if row.curve.steps[-1] >= step or row.curve.diverged is not None else math.nan
 
 

@@ -37,6 +37,7 @@ class Arm:
         full: the user's training by seed.
         constant: the beginning at the full rate on the first seed, where the schedule is another.
         short: the whole decay in a tenth of the steps on the first seed, where there is one.
+        rise: steps until the user's schedule reaches the full rate.
     """
 
     scheme: str
@@ -46,6 +47,7 @@ class Arm:
     full: dict[int, Row]
     constant: Row | None = None
     short: Row | None = None
+    rise: int = 0
 
     @property
     def first(self) -> Row:
@@ -190,5 +192,5 @@ def build(task: LongTask, rows: Iterable[Row], proposals: Sequence[dict[str, Any
                 continue
             constant = by.get((item["digest"], lr, CONSTANT), {}).get(SEEDS[0])
             short = by.get((item["digest"], lr, SHORT), {}).get(SEEDS[0])
-            arms.append(Arm(item["name"], item["digest"], lr, rank, full, constant, short))
+            arms.append(Arm(item["name"], item["digest"], lr, rank, full, constant, short, task.schedule.rise))
     return Table(task, tuple(arms), tuple(proposals))

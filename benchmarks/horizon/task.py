@@ -56,9 +56,14 @@ class Schedule:
         return _cosine(1.0, ONE_CYCLE_END, (share - ONE_CYCLE_RISE) / (1 - ONE_CYCLE_RISE))
 
     @property
+    def rise(self) -> int:
+        """Steps until the full rate is reached."""
+        return round(ONE_CYCLE_RISE * self.steps) if self.shape == "one_cycle" else self.warmup
+
+    @property
     def warms_up(self) -> bool:
         """Whether the first steps run at less than the full rate."""
-        return self.warmup > 0 or self.shape == "one_cycle"
+        return self.rise > 0
 
     def without_warmup(self) -> Schedule:
         """The same at the full rate from the first step; of a one-cycle only its height is left."""

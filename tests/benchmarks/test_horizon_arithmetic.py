@@ -1,6 +1,7 @@
 """Regret, harm and the replayed searches, on small curves whose answers can be told by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -22,6 +23,7 @@ from benchmarks.horizon.report import by_cost
 from benchmarks.horizon.store import CONSTANT, FULL, Row
 from benchmarks.horizon.summary import COSTS, line, lines, rho, spearman
 from benchmarks.horizon.table import Arm, View, build
+from benchmarks.horizon.task import Schedule
 from benchmarks.horizon.tasks import TASKS
 from benchmarks.horizon.train import Curve, evaluation_steps
 
@@ -164,7 +166,8 @@ def test_rungs_leave_the_warm_up_out_and_the_rest_starts_again(monkeypatch):
     hidden = {n: [9 - x if s <= SCREENING_STEPS else x for s, x in zip(STEPS, full[n], strict=True)] for n in ends}
     rows = [row(n, [9.0, *hidden[n][1:]]) for n in ends]
     rows += [row(n, full[n][: len(screened)], variant=CONSTANT) for n in ends]
-    v = build(TASK, rows, proposals(*ends)).one_rate
+    warm = replace(TASK, schedule=Schedule("cosine", SCREENING_STEPS))
+    v = build(warm, rows, proposals(*ends)).one_rate
     assert halving(v, 200)[0].scheme == "s1"
     assert halving(v, 200, warm=True)[0].scheme == "current"
     looked = steps_looked_at(monkeypatch)
