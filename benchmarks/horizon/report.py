@@ -249,8 +249,8 @@ def render(found: Sequence[Table], panels: dict[str, list[Line]], said: dict[str
         f"first on {len(one)} of {len(TASKS)} tasks, {won[ONE_RATE]} of them with something to win (the best beats "
         "the default by over 2% and two standard errors); at all three rates on "
         f"{len(every)} tasks, {won[ALL_RATES]} of them with something to win.",
-        f"On {sum(v.spread > 0 for v in one)} of the tasks some schemes have more than one seed at that rate; elsewhere "
-        "there is no standard error, and 2% decide alone.",
+        f"On {sum(v.spread > 0 for v in one)} of the tasks some schemes have more than one seed at that rate; on the "
+        "others there is no standard error, and 2% decide alone.",
         "Regret: 0 is the best of the pool, 1 torch's default (among several rates: at its best one), a mean over the "
         "tasks with something to win. Harm: the share of all tasks whose pick ends worse than the default by over 2% "
         "and two standard errors. Costs are in full trainings.",
