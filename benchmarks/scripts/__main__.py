@@ -127,22 +127,25 @@ def row(record: dict[str, Any]) -> str:
     start = f"| {record['script']} | {trained(seen)} | {findings(seen)} | {seen['seconds']:.0f} s |"
     if "fault" in race:
         return f"{start} {race['fault']} | | | {race['seconds']:.0f} s |"
+    if not race["horizon"]:
+        start += f" {race['verdict']} by the rules alone ({race['challenger']}): {record['budget']:g} s start no second"
+        return f"{start} process | | {race['better']:.2f} / {race['worse']:.2f} | {race['seconds']:.0f} s |"
     best = "" if race["challenger"] == "current" else f" → {race['best']:.3g} ({race['challenger']})"
     return (
         f"{start} {race['verdict']} | {race['current']:.3g}{best} after {race['horizon']} steps, {race['seeds']} seeds "
         f"| {race['better']:.2f} / {race['worse']:.2f} | {race['runs']} runs of {race['arms']} starts, "
-        f"{race['steps']} steps, {race['seconds']:.0f} s |"
+        f"{race['steps']} steps, {race['seconds']:.0f} s (budget {record['budget']:g}) |"
     )
 
 
-def table(records: list[dict[str, Any]], budget: float) -> str:
+def table(records: list[dict[str, Any]]) -> str:
     """The page."""
     order = {a.name: i for i, a in enumerate(ASKED)}
     lines = [
         "# Ten unedited scripts, asked by `watch` and `try`",
         "",
-        f"Made by `python -m benchmarks.scripts`: `watch --steps 1`, and `try` with {budget:g} s each, start of the",
-        "processes included. Scored is the loss that is stepped on, of `ppo` the printed return (negated), of `dcgan`",
+        "Made by `python -m benchmarks.scripts`: `watch --steps 1`, and `try` within the seconds named, starts of",
+        "its processes included. Scored is the loss that is stepped on, of `ppo` the printed return (negated), of `dcgan`",
         "the generator's loss, which says little of a GAN. Odds: that the challenger ends better / over 2% worse.",
         "",
         "| script | seen to train | check | watch | verdict | score | odds | cost |",
@@ -166,10 +169,11 @@ def main() -> None:
                 "script": asked.name,
                 "watch": watched(asked.name),
                 "try": tried(asked, args.budget),
+                "budget": args.budget,
             }
             print(row(records[asked.name]), flush=True)
             file.write_text("".join(json.dumps(r) + "\n" for r in records.values()))
-            (RESULTS / "table.md").write_text(table(list(records.values()), args.budget))
+            (RESULTS / "table.md").write_text(table(list(records.values())))
 
 
 if __name__ == "__main__":

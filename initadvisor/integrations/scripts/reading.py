@@ -76,7 +76,8 @@ def replayed(calls: Sequence[Call], value: float, graph: LossGraph | None) -> tu
             return batch, Loss(kind)
         return batch, Loss(LossKind.OUTPUT_TARGET, _named(lambda output, target: _linear([call], [output], value)))
     through = _calls_of(calls)
-    batch = Batch((), {}, target, list(calls), through)
+    # What the parts were called with, and nothing else: audits look at every tensor of a batch.
+    batch = Batch((), {}, target, [(c.args, c.kwargs) for c in calls], through)
 
     def loss(model: nn.Module, raw: Any) -> torch.Tensor:
         return _linear(calls, through(model, raw), value)
