@@ -144,8 +144,8 @@ def table(records: list[dict[str, Any]]) -> str:
     lines = [
         "# Ten unedited scripts, asked by `watch` and `try`",
         "",
-        "Made by `python -m benchmarks.scripts`: `watch --steps 1`, and `try` within the seconds named, starts of",
-        "its processes included. Scored is the loss that is stepped on, of `ppo` the printed return (negated), of `dcgan`",
+        "Made by `python -m benchmarks.scripts`: `watch --steps 1`, and `try` within the seconds named, starts of its",
+        "processes included. Scored is the loss that is stepped on, of `ppo` the printed return (negated), of `dcgan`",
         "the generator's loss, which says little of a GAN. Odds: that the challenger ends better / over 2% worse.",
         "",
         "| script | seen to train | check | watch | verdict | score | odds | cost |",
