@@ -245,7 +245,7 @@ def advise(
         )
         # The task's model is the user's own, or a materialised copy of a lazy one; it is only ever copied from.
         spec = protect_spec(analyze(task.model, task.sample), task.model, protect)
-        schemes = _choose(propose_from_spec(spec, task.model, task.sample, loss=task.loss), candidates)
+        schemes = _choose(propose_from_spec(spec, task.model, task.sample, loss=task.loss, steps=steps), candidates)
         audit = audit_training(task, schemes if candidates is None else (), seed=seed)
         schemes = (*audit.fit(schemes), *(mending(task, spec, audit, seed=seed) if candidates is None else ()))
         study = _open_study(storage, study_name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from initadvisor.streams import derive
 from initadvisor.training.engine.member import MemberKey
@@ -84,14 +85,21 @@ def plan_race(ledger: Ledger, setting: Setting, budget: Budget) -> Plan:
         ledger.log.note(NOTE_MONEY, {"budget": budget.text, "steps": int(money)})
         ledger.money = money
         money = max(0.0, money - ledger.reserve)
-    return make_plan(
-        money,
-        schemes=len(setting.schemes),
-        rates=len(about.rates),
-        length=length,
-        prices=ledger.prices,
-        in_seconds=ledger.in_seconds,
-    )
+
+    def plan(rates: int) -> Plan:
+        return make_plan(
+            money,
+            schemes=len(setting.schemes),
+            rates=rates,
+            length=length,
+            prices=ledger.prices,
+            in_seconds=ledger.in_seconds,
+        )
+
+    found = plan(len(about.rates))
+    # Of six long trainings with three rates, races that saw less of them than a third had a mean regret of .77 at a
+    # cost of .3 where all rates entered, and of .29 where those above the middle one did not.
+    return found if found.sees_rates else replace(plan(len(about.low_rates)), low_rates=True)
 
 
 def _probe(ledger: Ledger, setting: Setting, ahead: int, side_by_side: int) -> None:

@@ -179,6 +179,7 @@ class Plan:
         length: of the full training, or the one assumed.
         money: that it may cost, in steps or seconds.
         in_seconds: the money is seconds of wall time.
+        low_rates: rates above the one to fall back on do not enter.
     """
 
     schemes: int
@@ -190,6 +191,12 @@ class Plan:
     length: int = ASSUMED_LENGTHS[0]
     money: float = 0.0
     in_seconds: bool = False
+    low_rates: bool = False
+
+    @property
+    def sees_rates(self) -> bool:
+        """It goes far enough to tell which learning rate ends best: early views prefer rates that are too high."""
+        return bool(self.rungs) and self.rungs[-1].steps >= SEEN_SHARE * self.length
 
     @property
     def arms(self) -> int:

@@ -83,3 +83,13 @@ class About:
         middle = (len(self.rates) - 1) // 2
         order = sorted(range(len(self.rates)), key=lambda i: (abs(i - middle), -i))
         return tuple(self.rates[i] for i in order)
+
+    @property
+    def low_rates(self) -> tuple[float, ...]:
+        """The rate to fall back on and those below it, in that order.
+
+        Example:
+            >>> About((1e-4, 1e-3, 1e-2, 1e-1), False, None).low_rates
+            (0.001, 0.0001)
+        """
+        return tuple(rate for rate in self.chosen_rates if rate <= self.chosen_rates[0])

@@ -119,7 +119,7 @@ def race_over(
     try:
         open_study(ledger, setting, [(s.name, _scheme_digest(s)) for s in setting.schemes], notes)
         plan = plan_race(ledger, setting, allowed)
-        race = Race(ledger, setting, plan, about.chosen_rates)
+        race = Race(ledger, setting, plan, about.low_rates if plan.low_rates else about.chosen_rates)
         ledger.tell("plan", foretold(ledger, plan))
         race.run()
     except OutOfMoneyError:
