@@ -20,10 +20,11 @@ from initadvisor.training.engine.loop import drawn_model
 from initadvisor.training.task import TrainingTask
 from initadvisor.types import CURRENT, TORCH_DEFAULT, WEIGHT_ROLES
 
-LARGEST_FILLED = 10_000_000
-"""Elements of a model up to which every candidate is filled and audited: two passes each, a few seconds together."""
+LARGEST_FILLED = 300_000
+"""Elements of a model up to which every candidate is filled and audited, two passes and a few steps each: a second or
+two together. For a transformer of five million it took as long as forty training steps; there the race is the judge."""
 
-LARGEST_MEASURED = 1_000_000
+LARGEST_MEASURED = 30_000
 """The same for candidates that measure on data while they fill, each of which takes tens of passes."""
 
 
