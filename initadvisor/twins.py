@@ -95,9 +95,9 @@ class Originals:
     # Read by the one copying; no business of anybody else.
 
     def memo(self) -> dict[int, Any]:
-        """What ``deepcopy`` finds done already: what is shared, and tensors with a graph, which torch cannot copy."""
+        """What ``deepcopy`` finds done already: what is shared, and tensors torch cannot copy (a graph, sparse)."""
         memo = {id(value): value for value in self._shared}
-        memo |= {id(t): t.detach().clone() for t in self._tensors if not t.is_leaf}
+        memo |= {id(t): t.detach().clone() for t in self._tensors if not t.is_leaf or t.layout is not torch.strided}
         return memo
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from initadvisor.checks.figures import LostFigures
+from initadvisor.private import version_of
 
 SOURCES = ("_v", "_orig")
 """Endings of the parameters that torch's weight norm and spectral norm make a weight of."""
@@ -51,7 +52,7 @@ def derived_tensors(model: nn.Module) -> list[Derived]:
             if isinstance(value, torch.Tensor) and ending is not None and value.is_floating_point():
                 path = f"{prefix}.{name}" if prefix else name
                 kept = value.detach().clone()
-                found.append(Derived(module, name, path, f"{path}{ending}", kept, value._version))
+                found.append(Derived(module, name, path, f"{path}{ending}", kept, version_of(value)))
     return found
 
 

@@ -187,6 +187,9 @@ class Race:
 
     def _rung(self, rung: Rung) -> None:
         going = self.field.going(rung.arms - self._gone)
+        for arm in set(self.field.alive) - set(going):
+            s = self.field.latest[arm]
+            self.ledger.finish(self._keys([arm], RACE, [0])[0], Status.PRUNED, s.heldout, s.why)
         self._seeds = max(self._seeds, rung.seeds)
         keys = self._keys(going, RACE, self.setting.seeds(RACE, self._seeds))
         keys += [k for a in going for k in self._keys([a], RACE, self._redrawn.get(a, ()))]

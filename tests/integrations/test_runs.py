@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from initadvisor.errors import InputError
 from initadvisor.integrations.scripts.runs import Entry, ScriptRuns
 from initadvisor.integrations.scripts.scoring import Metric, read_metric, window_mean
 from initadvisor.training.engine.member import MemberKey, MemberState
@@ -148,9 +149,8 @@ def test_its_own_end_is_the_end(entry: Any, runs: Any) -> None:
 
 
 def test_how_a_run_fails(entry: Any, runs: Any) -> None:
-    failed = one(runs(entry(BODY="1 / 0")), MemberState(key()), 5)
-    assert failed.status is Status.FAILED
-    assert "exit code 1: ZeroDivisionError" in failed.message
+    with pytest.raises(InputError, match="exit code 1: ZeroDivisionError"):
+        one(runs(entry(BODY="1 / 0")), MemberState(key()), 5)
     diverged = one(runs(entry(BODY="net[0].weight.data.mul_(float('inf'))")), MemberState(key()), 5)
     assert diverged.status is Status.DIVERGED
     assert dict(diverged.heldout)[5] == math.inf

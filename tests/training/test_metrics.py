@@ -13,7 +13,7 @@ from initadvisor.streams import derive_step, seed_all
 from initadvisor.training.engine.metrics import measure_flow
 from initadvisor.training.engine.result import SignalFlow
 from initadvisor.training.task import TrainingTask, make_task
-from initadvisor.trials.race import run_race
+from initadvisor.trials.run import run_race
 from initadvisor.types import Role
 
 
@@ -152,7 +152,7 @@ def test_measuring_disturbs_no_training() -> None:
 def test_a_race_records_flow_first_and_last() -> None:
     task = make_task(tanh_mlp(), blobs(), optimizer=torch.optim.SGD, lr=0.1, steps=40)
     result = run_race(task, [current(), xavier("a")], SPEC, budget=500)
-    for phase in ("rung", "confirm"):
+    for phase in ("race", "fresh"):
         measured = [t for t in result.trials if t.phase == phase and t.flow is not None]
         assert {t.scheme for t in measured} == {"current", "a"}
         assert all(t.flow_after is not None and t.flow_after.update_ratio for t in measured)

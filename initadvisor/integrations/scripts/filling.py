@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from initadvisor.errors import InitAdvisorError, InputError, RecipeError
@@ -169,12 +170,16 @@ def twins_of(module: nn.Module) -> list[nn.Module]:
 
 def _twins(module: nn.Module, before: Mapping[nn.Parameter, torch.Tensor]) -> list[nn.Module]:
     mine = dict(module.named_parameters())
+    if any(is_lazy(p) for p in mine.values()):
+        return []
     shapes = {name: p.shape for name, p in mine.items()}
     found = []
     for other in live_modules():
         if other is module or unwrapped(other) is module:
             continue
         theirs = dict(other.named_parameters())
+        if any(is_lazy(p) for p in theirs.values()):
+            continue
         if {name: p.shape for name, p in theirs.items()} != shapes or any(theirs[n] is mine[n] for n in mine):
             continue
         if all(theirs[n].device == p.device and torch.equal(theirs[n].detach(), before[p]) for n, p in mine.items()):
