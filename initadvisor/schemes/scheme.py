@@ -16,18 +16,7 @@ from initadvisor.schemes.values import ApplyResult, SchemeValues
 
 @dataclass(frozen=True)
 class Scheme(SchemeValues):
-    """Which initializer goes where in one model.
-
-    Attributes:
-        name: short and unique among the candidates of a model.
-        kind: where it comes from.
-        summary: one line for the ranking table.
-        assignments: one per fillable parameter, in model order; empty for ``current``.
-        calibrations: data-driven steps, run in order after the fills.
-        prior: belief before any trial, higher is better; orders candidates.
-        fingerprint: of the spec it was made for; checked when applied.
-        batch: the sample batch that calibrations use where ``apply`` is given none.
-    """
+    """Which initializer goes where in one model; its attributes are those of :class:`SchemeValues`."""
 
     @property
     def reasons(self) -> tuple[str, ...]:

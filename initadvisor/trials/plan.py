@@ -134,6 +134,8 @@ class Prices:
     def affordable(self, money: float, runs: int, begun: int = 0) -> int:
         """Steps each of so many runs can take at most."""
         left = money - runs * self.resume - begun * self.begin
+        if self.step(runs) <= 0:  # nothing has been timed yet
+            return MOST_STEPS if left > 0 else 0
         each = left / (runs * self.step(runs)) * (1 + ROUNDING)
         return max(0, math.floor(min(each, MOST_STEPS)))
 

@@ -125,3 +125,11 @@ def test_a_budget_that_is_none_is_refused_in_one_line(bad: object) -> None:
     with pytest.raises(InputError, match="budget=") as caught:
         read_budget(bad)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+def test_steps_that_were_not_timed_yet_have_no_price() -> None:
+    """A race that goes on from a stored study may plan before anything was timed."""
+    free = Prices(lambda runs: 0.0, begin=1.0)
+    assert free.affordable(10.0, 2, 2) > 0
+    assert free.affordable(1.0, 2, 2) == 0
+    assert make_plan(60.0, schemes=4, rates=1, length=400, prices=free, in_seconds=True).rungs[-1].steps == 400
